@@ -1,0 +1,71 @@
+# make run    sets up all that is needed, and starts NB, SB and ovn-northd in the foreground
+# make test   sets up all that the tests need, and runs every check and test
+# make bench  the same load on ours and on Debian's C server, as a table of ratios
+# make soak   the fault and interop tests over and over, SOAK_ROUNDS times
+# make lock   resolves the dependencies again, and pins them by hash
+# make clean  removes what the others made (never the data in ./var)
+
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
+SOAK_ROUNDS ?= 10
+TEST_PROCESSES ?= 2
+BENCH_ARGS ?=
+UP_ARGS ?=
+
+# Where Debian keeps servers, which is not on every user's PATH.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+TESTED_WITH = venv openssl ovsdb-server ovs-vsctl ovs-vswitchd vtep-ctl ovn-nbctl ovn-northd \
+    ovn-controller
+LOCK = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
+    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+    --build-deps-for=editable pyproject.toml
+
+.PHONY: run test lint bench soak lock clean programs
+
+run: .venv/run.stamp
+	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
+	@exec $(BIN)/ovncp up $(UP_ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
+
+lint: programs .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: programs .venv/dev.stamp
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+soak: programs .venv/dev.stamp
+	for round in $$(seq $(SOAK_ROUNDS)); do \
+	    $(BIN)/python -m pytest tests/faults tests/interop || exit 1; \
+	done
+
+lock: .venv/dev.stamp
+	$(LOCK) --output-file=requirements.lock
+	$(LOCK) --extra=dev --constraint=requirements.lock --output-file=requirements-dev.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+programs:
+	@PYTHON=$(PYTHON) .ci/packages $(TESTED_WITH)
+
+.venv/pyvenv.cfg:
+	@PYTHON=$(PYTHON) .ci/packages venv
+	$(PYTHON) -m venv .venv
+
+# The build tools come from the lock file too, so that nothing is fetched that it does not name.
+.venv/run.stamp: requirements.lock pyproject.toml | .venv/pyvenv.cfg
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.lock .venv/run.stamp
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

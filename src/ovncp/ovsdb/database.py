@@ -1,0 +1,188 @@
+"""One database: schema, tables, transactions, monitors and history, with no input or output.
+
+`transact` executes a request at once, on top of all that was executed before, and returns what
+came of it. A commit that is to be stored is not yet visible: whoever drives the database appends
+its entry to the log and then calls `settle`, which says whom to tell, or calls `revert`, which
+takes back everything that is not settled. Time and uuids come from outside.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ovncp.ovsdb import entry
+from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.execution import Execution, Unsatisfied
+from ovncp.ovsdb.history import History
+from ovncp.ovsdb.monitor import Monitors, Notification
+from ovncp.ovsdb.rbac import Rbac
+from ovncp.ovsdb.row import Change
+from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.ovsdb.table import Table
+from ovncp.ovsdb.transaction import Transaction
+
+
+class Client(Protocol):
+    """What a database must know of who asks."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the client may change nothing."""
+
+    @property
+    def role(self) -> str:
+        """The client's role, "" for one that may do everything."""
+
+    @property
+    def identity(self) -> str | None:
+        """The name that the client proved to have."""
+
+    def owns_lock(self, name: str) -> bool:
+        """Whether the client holds the lock `name`."""
+
+
+class Commit:
+    """A transaction that was committed in memory. `data` is its entry, None if none is stored."""
+
+    __slots__ = ("changes", "data", "transaction", "transaction_id")
+
+    def __init__(self, transaction: Transaction, changes: list[Change], data: bytes | None) -> None:
+        self.transaction = transaction
+        self.changes = changes
+        self.data = data
+        self.transaction_id = ""
+
+
+class Outcome(NamedTuple):
+    """What came of a "transact" request.
+
+    `results` is None for one that has to wait: for a change of one of the tables `waits_on`, or
+    until `timeout_msec` after it arrived.
+    """
+
+    results: Any
+    commit: Commit | None = None
+    waits_on: frozenset[str] = frozenset()
+    timeout_msec: int | None = None
+    durable: bool = False
+
+
+class Database:
+    """A database in memory. `history_bytes` bounds what is kept for clients that resume."""
+
+    def __init__(
+        self,
+        schema: DatabaseSchema,
+        new_uuid: Callable[[], str],
+        history_bytes: int = 0,
+        transaction_id: str = "00000000-0000-0000-0000-000000000000",
+    ) -> None:
+        self.new_uuid = new_uuid
+        self.transaction_id = transaction_id
+        self.history_bytes = history_bytes
+        self._unsettled: deque[Commit] = deque()
+        self._version = int(new_uuid().replace("-", ""), 16) & ~0xFFFFFFFFFFFF
+        self._set_schema(schema)
+
+    def _set_schema(self, schema: DatabaseSchema) -> None:
+        self.schema = schema
+        self.name = schema.name
+        self.tables = make_tables(schema)
+        self.rbac = Rbac(self.tables)
+        self.history = History(self.history_bytes, self.transaction_id)
+        self.monitors = Monitors(self.tables)
+
+    def _new_version(self) -> int:
+        self._version += 1
+        return self._version
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything that was executed is visible."""
+        return not self._unsettled
+
+    def transact(
+        self,
+        operations: list[Any],
+        client: Client,
+        *,
+        now_msec: int,
+        elapsed_msec: int = 0,
+    ) -> Outcome:
+        """Execute `operations` (RFC 7047 section 4.1.3) at the time `now_msec` since the epoch.
+
+        `elapsed_msec` is the time since the request arrived, for "wait".
+        """
+        execution = Execution(self, client, elapsed_msec)
+        transaction = execution.transaction
+        try:
+            results, error = execution.run(operations)
+        except Unsatisfied:
+            transaction.abort()
+            tables = frozenset(execution.waits_on)
+            return Outcome(None, waits_on=tables, timeout_msec=execution.timeout_msec)
+        if error is None:
+            try:
+                transaction.precommit(self._new_version)
+            except OvsdbError as precommit_error:
+                error = precommit_error
+                results.append(error.to_json())
+        if error is not None:
+            transaction.abort()
+            return Outcome(results)
+        return Outcome(results, self._commit(transaction, now_msec), durable=execution.durable)
+
+    def _commit(self, transaction: Transaction, now_msec: int) -> Commit | None:
+        changes = transaction.commit()
+        if not changes:
+            return None
+        data = entry.encode(changes, "\n".join(transaction.comments), now_msec)
+        commit = Commit(transaction, changes, data)
+        self._unsettled.append(commit)
+        return commit
+
+    def settle(self) -> tuple[Commit, Sequence[Notification]]:
+        """Make the oldest unsettled commit visible: it is durable. Returns whom to tell what."""
+        commit = self._unsettled.popleft()
+        self._advance(commit)
+        return commit, self.monitors.notify(commit.changes, self.transaction_id)
+
+    def _advance(self, commit: Commit) -> None:
+        # What is not stored has an id too, so that a client that saw it resumes after it.
+        data = commit.data if commit.data is not None else self.new_uuid().encode()
+        self.transaction_id = commit.transaction_id = entry.next_id(self.transaction_id, data)
+        self.history.add(commit.transaction_id, commit.changes, len(data))
+
+    def revert(self) -> None:
+        """Take back all that is not settled, the newest first."""
+        while self._unsettled:
+            self._unsettled.pop().transaction.revert()
+
+    def replay(self, json: Any, data: bytes, *, converting: bool = False) -> Sequence[Notification]:
+        """Apply an entry of the log: its parsed `json` and its bytes. Raises OvsdbError."""
+        parsed = entry.Entry(json)
+        transaction = entry.replay(parsed, self.tables, converting=converting)
+        try:
+            transaction.precommit(self._new_version)
+        except OvsdbError:
+            transaction.abort()
+            raise
+        commit = Commit(transaction, transaction.commit(), data)
+        if parsed.transaction_id is not None:
+            self.transaction_id = parsed.transaction_id
+            self.history = History(self.history_bytes, self.transaction_id)
+            return self.monitors.notify(commit.changes, self.transaction_id)
+        self._advance(commit)
+        return self.monitors.notify(commit.changes, self.transaction_id)
+
+    def n_cells(self) -> int:
+        """The number of columns of all rows, as `memory/show` counts them."""
+        return sum(len(table.rows) * len(table.columns) for table in self.tables.values())
+
+
+def make_tables(schema: DatabaseSchema) -> dict[str, Table]:
+    """Empty tables for `schema`, linked to each other."""
+    tables = {name: Table(table) for name, table in schema.tables.items()}
+    for table in tables.values():
+        table.link(tables)
+    return tables

@@ -1,0 +1,147 @@
+"""Tables: rows by uuid, rows by their indexed columns, and who refers to whom."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from ovncp.ovsdb.atom import Symbols
+from ovncp.ovsdb.condition import Condition, matches_all
+from ovncp.ovsdb.errors import OvsdbError, syntax_error
+from ovncp.ovsdb.row import Change, Row, Values
+from ovncp.ovsdb.schema import UUID, Column, TableSchema
+
+
+class Reference(NamedTuple):
+    """That a column's keys, or its values, refer to rows of `target`."""
+
+    column: Column
+    by_value: bool
+    target: "Table"
+
+    def uuids(self, datum: Any) -> Iterable[Any]:
+        """The uuids that `datum` refers to."""
+        kind = self.column.type
+        return kind.values(datum) if self.by_value else kind.keys(datum)
+
+    def difference(self, old: Any, new: Any) -> tuple[list[Any], list[Any]]:
+        """The uuids that are referred to no more, and those that are newly."""
+        removed, added = self.column.type.removed_and_added(old, new)
+        if not self.column.type.is_map:
+            return removed, added
+        place = 1 if self.by_value else 0
+        return [pair[place] for pair in removed], [pair[place] for pair in added]
+
+
+class Table:
+    """A table of a database.
+
+    `indexes` has a dict for each index of the schema, from the indexed values to the row.
+    `referrers` has, for each uuid that weak references point at, the rows that hold them with
+    their table and the number of references. `changes` are those of the transaction at hand.
+    """
+
+    __slots__ = (
+        "changes",
+        "columns",
+        "defaults",
+        "indexes",
+        "invalid_defaults",
+        "name",
+        "referrers",
+        "rows",
+        "schema",
+        "stored",
+        "strong",
+        "weak",
+    )
+
+    def __init__(self, schema: TableSchema) -> None:
+        self.schema = schema
+        self.name = schema.name
+        self.columns = schema.columns
+        self.rows: dict[str, Row] = {}
+        self.changes: list[Change] = []
+        self.indexes: list[dict[Any, Row]] = [{} for _ in schema.indexes]
+        self.referrers: dict[str, dict[Row, tuple[Table, int]]] = {}
+        self.strong: list[Reference] = []
+        self.weak: list[Reference] = []
+        self.defaults = [column.type.default for column in schema.columns.values()]
+        # What the log stores of a row: name, place, default, and how a datum is shown.
+        self.stored = [
+            (column.name, column.index, column.type.default, column.type.to_json)
+            for column in schema.columns.values()
+            if column.persistent and column.index != UUID
+        ]
+        self.invalid_defaults = dict(_invalid_defaults(schema))
+
+    def link(self, tables: "dict[str, Table]") -> None:
+        """Find the tables that this one's columns refer to."""
+        for column in self.columns.values():
+            for by_value, base in enumerate((column.type.key, column.type.value)):
+                if base is None or base.ref_table is None:
+                    continue
+                reference = Reference(column, bool(by_value), tables[base.ref_table])
+                (self.strong if base.is_strong_ref else self.weak).append(reference)
+
+    def parse_row(self, json: Any, symbols: Symbols | None) -> dict[int, Any]:
+        """The datums of a `<row>` (RFC 7047 section 5.1) by the places of their columns."""
+        if type(json) is not dict:
+            raise syntax_error(json, "row must be JSON object")
+        columns = self.columns
+        datums: dict[int, Any] = {}
+        for name, value in json.items():
+            column = columns.get(name)
+            if column is None:
+                message = f"No column {name} in table {self.name}."
+                raise OvsdbError("unknown column", message, json)
+            datums[column.index] = column.type.from_json(value, symbols)
+        return datums
+
+    def index_key(self, number: int, values: Values | dict[int, Any]) -> Any:
+        """The key, in index `number`, of a row with `values`."""
+        columns = self.schema.indexes[number]
+        if len(columns) == 1:
+            return _hashable(values[columns[0].index])
+        return tuple([_hashable(values[column.index]) for column in columns])
+
+    def query(self, clauses: Condition) -> Iterator[Row]:
+        """The rows that satisfy all `clauses`, as they were when the query began."""
+        candidates = self._candidates(clauses)
+        if not clauses:
+            return iter(candidates)
+        return (row for row in candidates if matches_all(clauses, row.values))
+
+    def _candidates(self, clauses: Condition) -> list[Row]:
+        """Few rows that hold all those that satisfy `clauses`: an equality is a look-up."""
+        equal = {
+            clause.column.index: clause.arg
+            for clause in clauses
+            if clause.column is not None and clause.function == "=="
+        }
+        if UUID in equal:
+            row = self.rows.get(equal[UUID])
+            return [] if row is None else [row]
+        for number, columns in enumerate(self.schema.indexes):
+            if all(column.index in equal for column in columns):
+                return self._indexed(number, equal)
+        return list(self.rows.values())
+
+    def _indexed(self, number: int, equal: dict[int, Any]) -> list[Row]:
+        found = self.indexes[number].get(self.index_key(number, equal))
+        # The index does not know yet what the transaction at hand did.
+        candidates = [change.row for change in self.changes if change.new is not None]
+        if found is not None and found.change is None:
+            candidates.append(found)
+        return candidates
+
+
+def _hashable(datum: Any) -> Any:
+    return tuple(datum.items()) if type(datum) is dict else datum
+
+
+def _invalid_defaults(schema: TableSchema) -> Iterator[tuple[int, OvsdbError]]:
+    """The columns that an "insert" must name, since their default breaks their constraints."""
+    for column in schema.columns.values():
+        try:
+            column.type.check(column.type.default)
+        except OvsdbError as error:
+            yield column.index, error

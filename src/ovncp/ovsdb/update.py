@@ -1,0 +1,164 @@
+"""How changes of rows are shown to monitors: the JSON of one row, encoded once for all who see it.
+
+`<row-update>` of RFC 7047 section 4.1.6 and `<row-update2>` of ovsdb-server(7) section 4.1.14. A
+`Shape` is what monitors of a table have in common: the form, the columns, and which kinds of
+change are wanted of each column. It keeps the bytes of every row that it showed, so that a first
+dump is a join of what is there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from ovncp.ovsdb.row import Row, Values
+from ovncp.ovsdb.schema import Column
+from ovncp.ovsdb.table import Table
+
+INITIAL, INSERT, DELETE, MODIFY = 1, 2, 4, 8
+EVERYTHING = INITIAL | INSERT | DELETE | MODIFY
+
+# A column, and the kinds of change of it that are wanted.
+Selection = tuple[Column, int]
+
+_Plan = list[tuple[str, int, Any, Callable[[Any], Any] | None]]
+
+
+def _plan(selections: tuple[Selection, ...], kind: int) -> _Plan:
+    return [
+        (column.name, column.index, column.type.default, column.type.to_json)
+        for column, select in selections
+        if select & kind
+    ]
+
+
+def _full(plan: _Plan, values: Values) -> dict[str, Any]:
+    return {
+        name: values[index] if to_json is None else to_json(values[index])
+        for name, index, _, to_json in plan
+    }
+
+
+def _sparse(plan: _Plan, values: Values) -> dict[str, Any]:
+    """The columns that differ from their defaults."""
+    json = {}
+    for name, index, default, to_json in plan:
+        datum = values[index]
+        if datum is not default and datum != default:
+            json[name] = datum if to_json is None else to_json(datum)
+    return json
+
+
+class Shape:
+    """The common part of monitors of `table`: `version` 1 for "update", 2 for "update2" and later.
+
+    `select` has every kind of change that is wanted of any column.
+    """
+
+    def __init__(self, table: Table, version: int, selections: tuple[Selection, ...]) -> None:
+        self.table = table
+        self.version = version
+        self.select = 0
+        for _, select in selections:
+            self.select |= select
+        self.n_monitors = 0
+        self._columns = frozenset(column.index for column, _ in selections)
+        self._initial = _plan(selections, INITIAL)
+        self._insert = _plan(selections, INSERT)
+        self._delete = _plan(selections, DELETE)
+        self._modify = _plan(selections, MODIFY)
+        self._modified = [column for column, select in selections if select & MODIFY]
+        self._rows: dict[str, bytes] = {}
+        self._stale: set[str] = set(table.rows)
+        self._snapshot: bytes | None = None
+
+    def select_also(self, select: int) -> None:
+        """Want `select` of the table even if there is no column to show."""
+        self.select |= select
+
+    def forget(self, uuid: str) -> None:
+        """Note that the row `uuid` is no longer what it was."""
+        self._snapshot = None
+        self._stale.add(uuid)
+
+    def snapshot(self) -> bytes:
+        """Every row as `"UUID":<row-update>`, joined by commas, for a first dump."""
+        if self._snapshot is None:
+            self._refresh()
+            self._snapshot = b",".join(self._rows.values())
+        return self._snapshot
+
+    def _refresh(self) -> None:
+        rows = self.table.rows
+        for uuid in self._stale:
+            row = rows.get(uuid)
+            if row is not None:
+                self._rows[uuid] = self.initial(uuid, row.values)
+            else:
+                self._rows.pop(uuid, None)
+        self._stale.clear()
+
+    def row(self, row: Row) -> bytes:
+        """`row` for a first dump, from what is kept if it is there."""
+        known = self._rows.get(row.uuid)
+        if known is None or row.uuid in self._stale:
+            known = self._rows[row.uuid] = self.initial(row.uuid, row.values)
+            self._stale.discard(row.uuid)
+            self._snapshot = None
+        return known
+
+    def initial(self, uuid: str, values: Values) -> bytes:
+        """A row of a first dump."""
+        if self.version == 1:
+            return _member(uuid, {"new": _full(self._initial, values)})
+        return _member(uuid, {"initial": _sparse(self._initial, values)})
+
+    def update(self, uuid: str, old: Values | None, new: Values | None) -> bytes | None:
+        """The update from `old` to `new`; None when this shape wants to see nothing of it."""
+        if old is None:
+            return self._inserted(uuid, new) if new is not None else None
+        if new is None:
+            return self._deleted(uuid, old)
+        return self._changed(uuid, old, new)
+
+    def concerns(self, columns: tuple[int, ...]) -> bool:
+        """Whether a change of `columns` is one of a column of the shape."""
+        return not self._columns.isdisjoint(columns)
+
+    def _inserted(self, uuid: str, new: Values) -> bytes | None:
+        if not self.select & INSERT:
+            return None
+        if self.version == 1:
+            return _member(uuid, {"new": _full(self._insert, new)})
+        return _member(uuid, {"insert": _sparse(self._insert, new)})
+
+    def _deleted(self, uuid: str, old: Values) -> bytes | None:
+        if not self.select & DELETE:
+            return None
+        if self.version == 1:
+            return _member(uuid, {"old": _full(self._delete, old)})
+        return _member(uuid, {"delete": None})
+
+    def _changed(self, uuid: str, old: Values, new: Values) -> bytes | None:
+        if not self.select & MODIFY:
+            return None
+        if all(old[index] is new[index] or old[index] == new[index] for index in self._columns):
+            return None
+        changed = [column for column in self._modified if old[column.index] != new[column.index]]
+        if self.version == 1:
+            before = {column.name: column.type.json(old[column.index]) for column in changed}
+            return _member(uuid, {"old": before, "new": _full(self._modify, new)})
+        diff = {
+            column.name: column.type.json(column.type.diff(old[column.index], new[column.index]))
+            for column in changed
+        }
+        return _member(uuid, {"modify": diff})
+
+
+def _member(uuid: str, json: dict[str, Any]) -> bytes:
+    return b'"%b":%b' % (uuid.encode(), orjson.dumps(json))
+
+
+def table_member(name: str, rows: bytes) -> bytes:
+    """`"NAME":{ROWS}`."""
+    return b'"%b":{%b}' % (name.encode(), rows)

@@ -1,0 +1,398 @@
+"""Runs one database: performs what `Database` asks for, in the order that makes it safe.
+
+Requests execute at once, on top of those whose entries are still being appended, and are answered
+in the order in which they executed, when all before them is durable (group commit). A request that
+must see exactly what is visible waits until nothing is under way. When an append fails, all that
+is not durable is taken back; the requests of that append fail, and the later ones execute again.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from ovncp.log.base import Log, LogError, OutcomeUnknown
+from ovncp.ovsdb import entry
+from ovncp.ovsdb.database import Client, Database, Outcome
+from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.monitor import Notification
+from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.server.clock import Clock
+from ovncp.server.coverage import COUNTERS, define
+
+_LOG = logging.getLogger("ovncp.ovsdb")
+
+define("txn_success", "txn_error", "txn_aborted", "log_append", "log_append_failed")
+
+_ROWS_PER_SLICE = 200
+
+
+class Requester(Client, Protocol):
+    """A client that is told of results and updates."""
+
+    def reply(self, id_bytes: bytes, result: bytes) -> None:
+        """Send the JSON `result` of the request with the JSON id `id_bytes`."""
+
+    def reply_error(self, id_bytes: bytes, error: Any) -> None:
+        """Send an error instead."""
+
+    def finished(self, id_bytes: bytes) -> None:
+        """Note that the request is no longer under way."""
+
+
+class Transact:
+    """A "transact" request under way. `arrived_msec` is on the server's clock."""
+
+    __slots__ = ("arrived_msec", "canceled", "client", "id_bytes", "operations", "outcome")
+
+    def __init__(
+        self, client: Requester, id_bytes: bytes, operations: list[Any], arrived_msec: int
+    ) -> None:
+        self.client = client
+        self.id_bytes = id_bytes
+        self.operations = operations
+        self.arrived_msec = arrived_msec
+        self.outcome: Outcome
+        self.canceled = False
+
+
+class Runner:
+    """One database and its log. `tell` sends notifications to the sessions that they are for.
+
+    A database with no log (`_Server`) is in memory only.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        log: Log | None,
+        clock: Clock,
+        tell: Callable[[Sequence[Notification], str], None],
+    ) -> None:
+        self.database = database
+        self.log = log
+        self.clock = clock
+        self._tell = tell
+        self._executed: deque[Transact] = deque()
+        self._flushing: asyncio.Task[None] | None = None
+        self._triggers: dict[Transact, None] = {}
+        # What waits for its turn, and whether it wants everything settled.
+        self._deferred: deque[tuple[Callable[[], None], bool]] = deque()
+        self._exclusive = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self.closed = False
+        clock.on_warp(self._try_overdue)
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return self.database.name
+
+    @property
+    def n_triggers(self) -> int:
+        """How many transactions wait for a condition."""
+        return len(self._triggers)
+
+    # Requests
+
+    def transact(self, request: Transact) -> None:
+        """Execute `request` when its turn comes; the client gets the reply."""
+        self._in_turn(lambda: self._execute(request))
+
+    def when_settled(self, action: Callable[[], None]) -> None:
+        """Call `action` when its turn comes and all that executed before it is visible."""
+        if self._deferred or self._exclusive or not self.database.is_settled:
+            self._deferred.append((action, True))
+        else:
+            action()
+
+    def _in_turn(self, action: Callable[[], None]) -> None:
+        if self._deferred or self._exclusive:
+            self._deferred.append((action, False))
+        else:
+            action()
+
+    def _drain(self) -> None:
+        """Run what was deferred, as far as may be."""
+        while self._deferred and not self._exclusive:
+            action, needs_settled = self._deferred[0]
+            if needs_settled and not self.database.is_settled:
+                return
+            self._deferred.popleft()
+            action()
+
+    async def exclusively(self, job: Callable[[], Awaitable[Any]]) -> Any:
+        """Run `job` when all is settled, while no request executes; returns what it returns."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            self._exclusive = True
+            turn.set_result(None)
+
+        self.when_settled(begin)
+        await turn
+        try:
+            return await job()
+        finally:
+            self._exclusive = False
+            self._drain()
+
+    def cancel(self, client: Requester, id_bytes: bytes) -> None:
+        """Give up a transaction that waits (RFC 7047 section 4.1.4)."""
+        for request in self._triggers:
+            if request.client is client and request.id_bytes == id_bytes:
+                self._give_up(request)
+                return
+
+    def _give_up(self, request: Transact) -> None:
+        del self._triggers[request]
+        request.client.finished(request.id_bytes)
+        request.client.reply_error(request.id_bytes, "canceled")
+
+    def cancel_all(self, client: Requester) -> None:
+        """Forget the waiting transactions of a client that is gone."""
+        for request in [request for request in self._triggers if request.client is client]:
+            del self._triggers[request]
+
+    # Execution
+
+    def _execute(self, request: Transact) -> None:
+        elapsed = self.clock.now_msec() - request.arrived_msec
+        outcome = request.outcome = self.database.transact(
+            request.operations,
+            request.client,
+            now_msec=self.clock.wall_msec(),
+            elapsed_msec=elapsed,
+        )
+        if outcome.results is None:
+            self._wait(request)
+        elif outcome.commit is None and not self._executed:
+            self._answer(request)
+        else:
+            self._executed.append(request)
+            if self._flushing is None:
+                self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    def _answer(self, request: Transact) -> None:
+        request.client.finished(request.id_bytes)
+        request.client.reply(request.id_bytes, orjson.dumps(request.outcome.results))
+
+    async def _flush(self) -> None:
+        """Append what executed, batch by batch, and answer each batch when it is durable."""
+        while self._executed:
+            batch = list(self._executed)
+            try:
+                await self._append(batch)
+            except LogError as error:
+                self._fail(batch, error)
+            else:
+                self._settle(len(batch))
+            if self.database.is_settled:
+                self._drain()
+        self._flushing = None
+
+    async def _append(self, batch: list[Transact]) -> None:
+        entries = [
+            request.outcome.commit.data
+            for request in batch
+            if request.outcome.commit is not None and request.outcome.commit.data is not None
+        ]
+        if entries and self.log is not None:
+            COUNTERS["log_append"] += 1
+            await self.log.append(self.log.next_index, entries)
+
+    def _settle(self, n_requests: int) -> None:
+        changed: set[str] = set()
+        for _ in range(n_requests):
+            request = self._executed.popleft()
+            if request.outcome.commit is not None:
+                changed |= self._publish()
+            self._answer(request)
+        if changed and self._triggers:
+            self._retry(lambda waiting: not changed.isdisjoint(waiting.outcome.waits_on))
+
+    def _publish(self) -> set[str]:
+        """Make the oldest commit visible; the names of the tables that it changed."""
+        before = self.database.transaction_id
+        commit, notifications = self.database.settle()
+        COUNTERS["txn_success"] += 1
+        self._tell(notifications, before)
+        return {change.table.name for change in commit.changes}
+
+    def _fail(self, batch: list[Transact], error: LogError) -> None:
+        """Take back all that is not durable; what was not in the failed append executes again."""
+        COUNTERS["log_append_failed"] += 1
+        _LOG.error("%s: cannot store transactions: %s", self.name, error)
+        if isinstance(error, OutcomeUnknown):
+            raise error
+        self.database.revert()
+        later = list(self._executed)[len(batch) :]
+        self._executed.clear()
+        for request in batch:
+            if request.outcome.commit is None or request.outcome.commit.data is None:
+                later.append(request)
+                continue
+            request.outcome.results.append(log_failure(error).to_json())
+            self._answer(request)
+        for request in later:
+            self._execute(request)
+
+    # Waiting
+
+    def _wait(self, request: Transact) -> None:
+        self._triggers[request] = None
+        self._set_alarm()
+
+    def _deadline(self, request: Transact) -> int | None:
+        timeout = request.outcome.timeout_msec
+        return None if timeout is None else request.arrived_msec + timeout
+
+    def _set_alarm(self) -> None:
+        """Be woken when the first of the waiting transactions has waited enough."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        deadlines = [deadline for t in self._triggers if (deadline := self._deadline(t)) is not None]
+        if deadlines:
+            delay = max(0, min(deadlines) - self.clock.now_msec()) / 1000
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._try_overdue)
+
+    def _try_overdue(self) -> None:
+        if not self._triggers:
+            return
+        now = self.clock.now_msec()
+
+        def is_overdue(request: Transact) -> bool:
+            deadline = self._deadline(request)
+            return deadline is not None and deadline <= now
+
+        self._retry(is_overdue)
+        self._set_alarm()
+
+    def _retry(self, wanted: Callable[[Transact], bool]) -> None:
+        for request in [request for request in self._triggers if wanted(request)]:
+            del self._triggers[request]
+            self.transact(request)
+
+    # Upkeep
+
+    def publish_replayed(self, json: Any) -> None:
+        """Apply a transaction of the server itself to a database in memory."""
+        before = self.database.transaction_id
+        self._tell(self.database.replay(json, orjson.dumps(json)), before)
+
+    async def compact(self) -> None:
+        """Replace the log's past by a snapshot of what is visible now. Raises LogError."""
+        assert self.log is not None
+        log = self.log
+        moment = await self._moment()
+        await log.save_snapshot(moment.index, moment.chunks())
+        await log.compact(moment.index)
+
+    async def _moment(self) -> "Moment":
+        """The state of now, with the index of the last entry that it includes."""
+        log = self.log
+        assert log is not None
+
+        async def take() -> Moment:
+            return Moment(self.database, log.next_index - 1, self.clock.wall_msec())
+
+        moment: Moment = await self.exclusively(take)
+        return moment
+
+    async def convert(self, schema: DatabaseSchema) -> None:
+        """Give the database a new schema, keeping the data that fits.
+
+        Nothing executes meanwhile. Raises OvsdbError or LogError, and then nothing has changed.
+        """
+
+        async def job() -> None:
+            moment = Moment(self.database, 0, self.clock.wall_msec())
+            data = b"".join([chunk async for chunk in moment.chunks()])
+            converted = Database(
+                schema,
+                self.database.new_uuid,
+                self.database.history_bytes,
+                self.database.transaction_id,
+            )
+            converted.replay(orjson.loads(data), data, converting=True)
+            if self.log is not None:
+                fitting = Moment(converted, 0, self.clock.wall_msec())
+                schema_json = orjson.dumps(schema.to_json())
+                await self.log.convert(self.log.next_index, schema_json, fitting.chunks())
+            self.database = converted
+
+        await self.exclusively(job)
+        self._retry(lambda request: True)
+
+    async def close(self) -> None:
+        """Finish what is under way and close the log; waiting transactions are given up."""
+        self.closed = True
+        for request in list(self._triggers):
+            self._give_up(request)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._flushing is not None:
+            await self._flushing
+        if self.log is not None:
+            await self.log.close()
+
+
+class Moment:
+    """The whole content of a database as it is now, to be written out while it changes.
+
+    Rows never change in place, so that holding on to their values is enough.
+    """
+
+    def __init__(self, database: Database, index: int, date_msec: int) -> None:
+        self.index = index
+        self._date_msec = date_msec
+        self._transaction_id = database.transaction_id
+        self._tables = [
+            (table, [(row.uuid, row.values) for row in table.rows.values()])
+            for table in database.tables.values()
+            if table.rows
+        ]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The JSON text of the snapshot in pieces, with a breath for others between them."""
+        yield b"{"
+        for table, rows in self._tables:
+            separator = b'"%b":{' % table.name.encode()
+            for start in range(0, len(rows), _ROWS_PER_SLICE):
+                yield separator + entry.encode_rows(table, rows[start : start + _ROWS_PER_SLICE])
+                separator = b","
+                await asyncio.sleep(0)
+            yield b"},"
+        comment = entry.snapshot_comment(self._transaction_id)
+        yield entry.snapshot_tail(comment, self._date_msec)
+
+
+def log_failure(error: LogError) -> OvsdbError:
+    """The error that tells a client of a failure of the log."""
+    return OvsdbError(error.tag, error.details, io_error=error.io_error)
+
+
+async def open_database(
+    log: Log,
+    new_uuid: Callable[[], str],
+    history_bytes: int,
+) -> Database:
+    """The database that `log` holds. Raises LogError and OvsdbError."""
+    snapshot = await log.snapshot()
+    schema = DatabaseSchema.from_json(orjson.loads(snapshot.schema))
+    start_id = entry.next_id("", orjson.dumps(schema.to_json()))
+    database = Database(schema, new_uuid, history_bytes, start_id)
+    if snapshot.data:
+        _replay(database, (snapshot.data,))
+    async for batch in log.read(snapshot.index + 1):
+        _replay(database, (item.data for item in batch))
+    return database
+
+
+def _replay(database: Database, entries: Iterable[bytes]) -> None:
+    for data in entries:
+        database.replay(orjson.loads(data), data)

@@ -1,0 +1,253 @@
+"""One client's connection: bytes to requests, replies and updates to bytes (RFC 7047 section 4).
+
+A client that does not read is not written to: what changes meanwhile is put together, from the
+database's history, when it reads again. Nor is it read from, so that it cannot ask for more.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ovncp.ovsdb.monitor import Monitor
+from ovncp.server.coverage import COUNTERS, define
+from ovncp.server.methods import METHODS, NOTIFICATIONS, Request
+from ovncp.wire import jsonrpc
+from ovncp.wire.json_stream import JsonError, JsonStream
+
+if TYPE_CHECKING:
+    from ovncp.server.remote import Remote
+    from ovncp.server.runner import Runner
+    from ovncp.server.server import Server
+
+_LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
+_RPC_LOG = logging.getLogger("ovncp.jsonrpc")
+
+define("jsonrpc_received", "jsonrpc_sent", "monitor_merged", "session_overflow")
+
+MAX_MESSAGE_BYTES = 1 << 30
+_HIGH_WATER_BYTES = 1 << 20
+_PROBE = b'{"id":"echo","method":"echo","params":[]}'
+
+
+class Session(asyncio.Protocol):
+    """A client. `monitors` is by the JSON text of the monitor's id."""
+
+    def __init__(self, server: "Server", remote: "Remote") -> None:
+        self.server = server
+        self.remote = remote
+        self.name = ""
+        self.identity: str | None = None
+        self.monitors: dict[bytes, tuple[Monitor, Runner]] = {}
+        self.locks: set[str] = set()
+        self.requests: dict[bytes, Runner] = {}
+        self.is_change_aware = False
+        self.connected_msec = 0
+        self.received_msec = 0
+        self._probing = False
+        self._paused = False
+        self._closing = False
+        # The monitors that lag, with the id of the state that the client knows.
+        self._behind: dict[Monitor, str] = {}
+        self._stream = JsonStream(MAX_MESSAGE_BYTES)
+        self._output: list[bytes] = []
+        self._transport: asyncio.Transport
+
+    # What a database must know of a client
+
+    @property
+    def read_only(self) -> bool:
+        """See `Client.read_only`."""
+        return self.remote.read_only
+
+    @property
+    def role(self) -> str:
+        """See `Client.role`."""
+        return self.remote.role
+
+    def owns_lock(self, name: str) -> bool:
+        """See `Client.owns_lock`."""
+        return self.server.locks.owner(name) is self
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        self.connected_msec = self.received_msec = self.server.clock.now_msec()
+        self.name = self.remote.name_of(transport)
+        self.identity = self.remote.identity_of(transport)
+        self.server.add_session(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self.server.remove_session(self)
+        self.remote.disconnected(self)
+
+    def close(self) -> None:
+        """End the connection after what is to be written."""
+        if not self._closing:
+            self._closing = True
+            self.flush()
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once, and log why."""
+        if not self._closing:
+            self._closing = True
+            _LOG.warning("%s: %s, closing the connection", self.name, reason)
+            self._transport.abort()
+
+    def probe(self, now_msec: int) -> None:
+        """Ask a client that is silent whether it is there, and give up one that does not answer."""
+        interval = self.remote.inactivity_probe_msec
+        if not interval or now_msec - self.received_msec < interval:
+            return
+        if self._probing and now_msec - self.received_msec >= 2 * interval:
+            _LOG.error(
+                "%s: no response to inactivity probe after %g seconds, disconnecting",
+                self.name,
+                interval / 1000,
+            )
+            self._closing = True
+            self._transport.abort()
+        elif not self._probing:
+            self._probing = True
+            self.send(_PROBE)
+
+    # Input
+
+    def data_received(self, data: bytes) -> None:
+        self.received_msec = self.server.clock.now_msec()
+        self._probing = False
+        try:
+            messages = self._stream.feed(data)
+        except JsonError as error:
+            _RPC_LOG.warning("%s: receive error: %s", self.name, error)
+            self.close()
+            return
+        for message in messages:
+            if self._closing:
+                return
+            self._handle(message)
+
+    def _handle(self, message: Any) -> None:
+        COUNTERS["jsonrpc_received"] += 1
+        try:
+            kind = jsonrpc.check(message)
+        except jsonrpc.InvalidMessage as error:
+            _RPC_LOG.warning("%s: received bad JSON-RPC message: %s", self.name, error)
+            self.close()
+            return
+        if kind is jsonrpc.Kind.REQUEST:
+            self._handle_request(message)
+        elif kind is jsonrpc.Kind.NOTIFICATION:
+            handle = NOTIFICATIONS.get(message["method"])
+            if handle is not None:
+                handle(self, message["params"])
+        elif message["id"] != "echo":
+            _LOG.warning("%s: received unexpected %s message", self.name, kind.value)
+            self.close()
+
+    def _handle_request(self, message: Any) -> None:
+        request = Request(self, message["method"], message["params"], _dump(message["id"]))
+        handle = METHODS.get(request.method)
+        if handle is None:
+            self.reply_error(request.id_bytes, "unknown method")
+        else:
+            handle(request)
+
+    # Output
+
+    def reply(self, id_bytes: bytes, result: bytes) -> None:
+        """See `Requester.reply`."""
+        self.send(b'{"id":%b,"result":%b,"error":null}' % (id_bytes, result))
+
+    def reply_error(self, id_bytes: bytes, error: Any) -> None:
+        """See `Requester.reply_error`."""
+        self.send(b'{"id":%b,"error":%b}' % (id_bytes, _dump(error)))
+
+    def finished(self, id_bytes: bytes) -> None:
+        """See `Requester.finished`."""
+        self.requests.pop(id_bytes, None)
+
+    def notify(self, method: str, params: list[Any]) -> None:
+        """Send a notification."""
+        self.send(jsonrpc.encode_notification(method, params))
+
+    def send(self, *parts: bytes) -> None:
+        """Send one message that consists of `parts`, after the updates that it must not precede."""
+        if self._closing:
+            return
+        if self._behind:
+            self.catch_up()
+        COUNTERS["jsonrpc_sent"] += 1
+        if not self._output:
+            self.server.wants_flush(self)
+        self._output.extend(parts)
+
+    def update(self, monitor: Monitor, message: bytes, before: str) -> None:
+        """Send an update of `monitor`, whose client knows the state `before`; later if it lags."""
+        if self._paused:
+            self._behind.setdefault(monitor, before)
+        elif not self._closing:
+            if not self._output:
+                self.server.wants_flush(self)
+            self._output.append(message)
+
+    def flush(self) -> None:
+        """Hand the output to the transport."""
+        if self._output:
+            output, self._output = self._output, []
+            if len(output) == 1:
+                self._transport.write(output[0])
+            else:
+                self._transport.writelines(output)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if not self._closing:
+            self._transport.resume_reading()
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Bring the monitors that lag up to date, each with one update."""
+        behind, self._behind = self._behind, {}
+        for monitor, since in behind.items():
+            database = self.monitors[monitor.id_bytes][1].database
+            difference = database.history.since(since)
+            if difference is None:
+                COUNTERS["session_overflow"] += 1
+                self.abort("the client is too slow: its updates exceed the kept history")
+                return
+            COUNTERS["monitor_merged"] += 1
+            updates = database.monitors.since(monitor, difference)
+            if updates != b"{}":
+                self.send(monitor.message(updates, database.transaction_id))
+
+    def forget_monitor(self, key: bytes) -> None:
+        """Drop a monitor."""
+        monitor, runner = self.monitors.pop(key)
+        self._behind.pop(monitor, None)
+        runner.database.monitors.remove(monitor)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """The number of bytes that wait to be written."""
+        waiting = 0 if self._closing else self._transport.get_write_buffer_size()
+        return waiting + sum(map(len, self._output))
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        import json
+
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")

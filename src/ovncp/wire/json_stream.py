@@ -1,0 +1,224 @@
+"""JSON text in, JSON values out, message by message (RFC 7047 section 4, RFC 4627).
+
+OVSDB peers send JSON values one after another with nothing between them, so the reader itself
+has to find where each ends.  Well-formed text is left to orjson; what is asked here is only
+where to cut.  Two cuts cover nearly all traffic: a chunk is whole messages (cut at ``}{``), or
+it is a piece of one big message (its *outline*, the brackets and quotes left when all else is
+deleted in C, says whether the message ends).  Every byte is looked at a bounded number of times.
+
+Whatever orjson refuses, and what it would decide differently from the C server (``\\u0000``,
+nesting over 1000, integers beyond 64 bits), is decided by the strict reader in
+`ovncp.wire.json_strict`, which has the C server's rules and its error strings.  Two things about
+numbers are not found here, since looking for them would cost more than reading them: C takes a
+number of integral value for an integer (``1.0`` is 1, ``-0.0`` is 0), orjson gives a float, which
+the check of the atom has to narrow; and C refuses denormal doubles, which are let through.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from ovncp.wire.json_strict import MAX_DEPTH, Incomplete, JsonError, read_strictly
+
+__all__ = ["JsonError", "JsonStream", "parse"]
+
+_ORJSON_DEPTH = 1024
+_PAD = _ORJSON_DEPTH - MAX_DEPTH
+_OPEN, _CLOSE = b"[" * _PAD, b"]" * _PAD
+_SHALLOW_BYTES = 2 * MAX_DEPTH  # a shorter text cannot nest deeper than MAX_DEPTH
+
+_DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_BEYOND_INT64 = re.compile(rb"9[2-9][0-9]{17}|[1-9][0-9]{19}")
+
+_NOT_OUTLINE = bytes(byte for byte in range(256) if byte not in b'"{}[],')
+_BOUNDARIES = (b"}{", b"}[", b"]{", b"][")  # one message's end against the next one's start
+_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+("|\\?\Z)|[{}\[\]]', re.DOTALL)
+_STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
+
+_RETRY_BYTES = 4096  # an unfinished message up to this size is simply looked at again
+_CHECK_GROWTH = 8  # a longer one is checked for errors each time it has grown so many times
+
+
+def parse(text: bytes | str) -> Any:
+    """The one JSON object or array in `text`, as files and command lines have them.
+
+    Raises `JsonError` with the C server's message.
+    """
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    if data.lstrip()[:1] in (b"{", b"[") and not _is_odd(data):
+        try:
+            return _loads(data)
+        except ValueError:
+            pass  # the strict reader decides, and has the words
+    return read_strictly(data, final=True, trailer=True)[0]
+
+
+class JsonStream:
+    """Cuts one peer's bytes into JSON values; a message may have at most `max_bytes`."""
+
+    __slots__ = ("_check_at", "_depth", "_escape", "_in_string", "_max_bytes", "_pieces", "_size")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._forget()
+
+    def _forget(self) -> None:
+        """Between messages: no piece is kept."""
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._depth = 0
+        self._in_string = False
+        self._escape = False
+        self._check_at = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much of an unfinished message is held."""
+        return self._size
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The values that `data` completes, in order.
+
+        Raises `JsonError`, whose `completed` holds the values before the error; the stream is
+        of no more use then.
+        """
+        if not self._size:
+            return self._begin(data)
+        if self._size <= _RETRY_BYTES:
+            data = b"".join((*self._pieces, data))
+            self._forget()
+            return self._begin(data)
+        return self._absorb(data)
+
+    def _begin(self, data: bytes) -> list[Any]:
+        """Reads `data` from a message's first byte: whole messages first, then the rest."""
+        if data[:1] != b"{" or len(data) > self._max_bytes or _is_odd(data):
+            return self._absorb(data)
+        texts = [data] if b"}{" not in data else _cut(data)
+        values: list[Any] = []
+        try:
+            for text in texts:
+                values.append(_loads(text))
+        except ValueError:
+            return self._after(values, b"".join(texts[len(values) :]))
+        return values
+
+    def _after(self, values: list[Any], rest: bytes) -> list[Any]:
+        """`values` and those in `rest`; an error in `rest` must not lose the former."""
+        try:
+            return values + self._absorb(rest)
+        except JsonError as error:
+            error.completed[:0] = values
+            raise
+
+    def _absorb(self, data: bytes) -> list[Any]:
+        """Adds `data` to the unfinished message, whose end shows in the outline."""
+        outside, in_string, escape = self._outline(data)
+        depth = self._depth + _rise(outside)
+        several = any(map(outside.__contains__, _BOUNDARIES))
+        ends = depth <= 0 and (self._depth > 0 or outside.strip(b",") != b"")
+        if ends and not several:
+            whole = b"".join((*self._pieces, data))
+            if len(whole) <= self._max_bytes and not _is_odd(whole):
+                try:
+                    value = _loads(whole)
+                    self._forget()
+                    return [value]
+                except ValueError:
+                    several = True  # or one and junk
+        if ends or several:
+            return self._walk(data)
+        self._keep(data, depth, in_string, escape)
+        return []
+
+    def _outline(self, data: bytes) -> tuple[bytes, bool, bool]:
+        """`data`'s brackets and commas outside strings, and the state after its last byte.
+
+        Taking out pairs of adjacent quotes keeps every other byte's parity, hence its side.
+        """
+        if self._escape:
+            data = data[1:]
+        escape = False
+        if b"\\" in data:
+            data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+            escape = data.endswith(b"\\")
+        marks = data.translate(None, _NOT_OUTLINE).replace(b'""', b"")
+        if b'"' not in marks:
+            return b"" if self._in_string else marks, self._in_string, escape
+        sides = marks.split(b'"')
+        outside = b"".join(sides[self._in_string :: 2])
+        return outside, self._in_string ^ (len(sides) % 2 == 0), escape
+
+    def _walk(self, data: bytes) -> list[Any]:
+        """Cuts `data` at every message's end, bracket by bracket: exact, and slower."""
+        values: list[Any] = []
+        start, depth, tail = 0, self._depth, b""
+        for match in _MARK.finditer(data, self._string_end(data)):
+            tail = match[0]
+            depth += _RISES.get(tail, 0)
+            if depth <= 0 and tail in _RISES:
+                values.append(self._complete(data[start : match.end()], values))
+                start, depth = match.end(), 0
+        return self._resume(values, data, start, depth, tail)
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise JsonError(f"message is larger than the limit of {self._max_bytes} bytes")
+
+
+def _rise(outside: bytes) -> int:
+    """How much deeper nesting is after these brackets than before."""
+    count = outside.count
+    return count(b"{") + count(b"[") - count(b"}") - count(b"]")
+
+
+def _cut(data: bytes) -> list[bytes]:
+    """`data` cut at every ``}{``; a cut inside a string shows when its parts do not parse."""
+    first, *middle, last = data.split(b"}{")
+    return [first + b"}", *[b"{" + part + b"}" for part in middle], b"{" + last]
+
+
+def _is_odd(data: bytes) -> bool:
+    """Whether orjson might accept what C refuses, or read a number as C does not."""
+    if b"\\u0000" in data:
+        return True
+    if b"0" * 19 not in data.translate(_DIGITS_TO_ZERO):
+        return False
+    return _BEYOND_INT64.search(data) is not None
+
+
+def _loads(text: bytes) -> Any:
+    """orjson's reading; raises ValueError also for nesting over `MAX_DEPTH`.
+
+    Long texts are wrapped in as many arrays as make orjson's own limit the one that is wanted.
+    """
+    if len(text) <= _SHALLOW_BYTES:
+        return orjson.loads(text)
+    value = orjson.loads(b"".join((_OPEN, text, _CLOSE)))
+    for _ in range(_PAD):
+        (value,) = value  # two here: the text had brackets of its own to match ours
+    return value
+
+
+def _decode(text: bytes) -> tuple[Any, int]:
+    """The message at the start of `text`, and how many bytes it took."""
+    if not _is_odd(text):
+        try:
+            return _loads(text), len(text)
+        except ValueError:
+            pass  # the strict reader decides, and has the words
+    return read_strictly(text, final=True, trailer=False)
+
+
+def _check_prefix(text: bytes) -> None:
+    """Raises `JsonError` if no continuation of `text` is JSON."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith("unexpected end of data"):
+            return
+    try:
+        read_strictly(text, final=False, trailer=False)
+    except Incomplete:
+        return

@@ -1,0 +1,76 @@
+"""Every text case runs on the C server and on ours, which must give the same answers.
+
+The format of the cases is in `script.py`.  `CONFORMANCE_KINDS=c,c` compares the C server with
+itself, which shows what in a case is left to chance.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conformance.script import Case, CaseFile, Run, empty, parse_file, render
+
+from servers import Server
+
+KINDS = os.environ.get("CONFORMANCE_KINDS", "c,ovncp").split(",")
+FILES = {path.stem: parse_file(path) for path in sorted(Path(__file__).parent.glob("cases/*.txt"))}
+CASES = [(stem, number) for stem, file in FILES.items() for number in range(len(file.cases))]
+
+
+class Pair:
+    """The two servers that a file's cases run on."""
+
+    def __init__(self, file: CaseFile) -> None:
+        self.file = file
+        self.servers: list[Server] = []
+        self.start()
+
+    def start(self) -> None:
+        self.close()
+        self.servers = [Server(kind, self.file.schemas.items()) for kind in KINDS]
+
+    def renew(self) -> None:
+        """What a case needs before it begins: two servers that run, on empty databases."""
+        if self.file.fresh or not all(server.alive for server in self.servers):
+            self.start()
+        for server in self.servers:
+            empty(server, self.file)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Iterator[dict[str, Pair]]:
+    running: dict[str, Pair] = {}
+    yield running
+    for pair in running.values():
+        pair.close()
+
+
+@pytest.mark.parametrize(
+    ("stem", "number"), CASES, ids=[f"{stem}: {FILES[stem].cases[n].title}" for stem, n in CASES]
+)
+def test_case(pairs: dict[str, Pair], stem: str, number: int) -> None:
+    file, case = FILES[stem], FILES[stem].cases[number]
+    for other in [name for name in pairs if name != stem]:
+        pairs.pop(other).close()
+    pair = pairs.get(stem) or pairs.setdefault(stem, Pair(file))
+    pair.renew()
+    theirs, ours = (Run(server, file).case(case) for server in pair.servers)
+    assert_same(case, theirs, ours)
+
+
+def assert_same(case: Case, theirs: list[list[str]], ours: list[list[str]]) -> None:
+    if KINDS[1] == "ovncp":
+        steps = zip(case.steps, theirs, strict=True)
+        theirs = [step.ours or events for step, events in steps]
+    if theirs != ours:
+        names = (KINDS[0], KINDS[1])
+        diff = difflib.unified_diff(render(case, theirs), render(case, ours), *names, lineterm="")
+        pytest.fail("\n".join(diff), pytrace=False)

@@ -1,0 +1,359 @@
+"""Real OVSDB servers, and a client to talk to them, for every test that needs one.
+
+A `Server` is a process of its own in a directory of its own: Debian's C server (kind "c") or ours
+(kind "ovncp"), started with the same options on files that the real `ovsdb-tool` made, so that a
+test differs between the two in one word.  `Client` speaks RFC 7047 section 4 over a UNIX or TCP
+socket with nothing of ovncp's own wire code, so that a bug there cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 10.0
+REPLY_SECONDS = 5.0
+
+COMMANDS = {
+    "c": ["ovsdb-server"],
+    "ovncp": [str(Path(sys.executable).with_name("ovncp")), "ovsdb-server"],
+}
+
+Source = dict[str, Any] | bytes | str | Path
+
+
+class Closed(Exception):
+    """The server closed the connection."""
+
+
+class Timeout(Exception):
+    """What was waited for did not come in time."""
+
+
+class Client:
+    """One synchronous JSON-RPC session.
+
+    `notifications` holds what the server sent unasked (its echo requests are answered and left
+    out), `replies` the replies nobody has fetched yet, by id in JSON text; `log` holds all
+    messages in the order of their arrival.
+    """
+
+    def __init__(
+        self,
+        address: Path | str | tuple[str, int],
+        *,
+        timeout: float = REPLY_SECONDS,
+        parse_float: Callable[[str], Any] = float,
+    ) -> None:
+        family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+        self.socket = socket.socket(family)
+        self.socket.connect(address if isinstance(address, tuple) else str(address))
+        self.timeout = timeout
+        self.decoder = json.JSONDecoder(parse_float=parse_float)
+        self.buffer = ""
+        self.raw = b""
+        self.log: list[dict[str, Any]] = []
+        self.replies: dict[str, dict[str, Any]] = {}
+        self.notifications: list[dict[str, Any]] = []
+        self.next_id = 0
+        self.closed = False
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.closed = True
+        self.socket.close()
+
+    def send_bytes(self, data: bytes) -> None:
+        """Sends `data` as it is; a connection that the server has closed is `Closed`."""
+        try:
+            self.socket.settimeout(self.timeout)
+            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._lost() from error
+
+    def send(self, message: Any) -> None:
+        self.send_bytes(json.dumps(message).encode())
+
+    def start(self, method: str, params: Any, id: Any = None) -> Any:
+        """Sends a request without waiting; returns its id (numbered when `id` is None)."""
+        if id is None:
+            self.next_id += 1
+            id = self.next_id
+        self.send({"method": method, "params": params, "id": id})
+        return id
+
+    def notify(self, method: str, params: Any) -> None:
+        self.send({"method": method, "params": params, "id": None})
+
+    def request(self, method: str, params: Any, id: Any = None) -> dict[str, Any]:
+        """The whole reply object: `id`, `result` and `error`."""
+        return self.reply(self.start(method, params, id))
+
+    def transact(self, database: str, *operations: dict[str, Any]) -> Any:
+        """The `result` of a transact request that must not fail as a request."""
+        reply = self.request("transact", [database, *operations])
+        assert reply["error"] is None, reply
+        return reply["result"]
+
+    def reply(self, id: Any, timeout: float | None = None) -> dict[str, Any]:
+        key = json.dumps(id)
+        self.wait_until(lambda: key in self.replies, f"a reply to request {key}", timeout)
+        return self.replies.pop(key)
+
+    def notification(self, timeout: float | None = None) -> dict[str, Any]:
+        """The oldest notification not yet taken, waited for."""
+        self.wait_until(lambda: bool(self.notifications), "a notification", timeout)
+        return self.notifications.pop(0)
+
+    def sync(self) -> None:
+        """Returns once the server has answered all that it had to say so far."""
+        self.request("echo", ["sync"], f"sync{self.next_id}-{len(self.log)}")
+
+    def wait_until(self, done: Callable[[], bool], what: str, timeout: float | None = None) -> None:
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.receive(left):
+                raise Timeout(f"no {what} in time")
+
+    def receive(self, timeout: float) -> bool:
+        """Reads once from the socket; False when nothing came within `timeout` seconds."""
+        self.socket.settimeout(max(timeout, 0.0001))
+        try:
+            data = self.socket.recv(1 << 20)
+        except TimeoutError:
+            return False
+        except ConnectionResetError as error:
+            raise self._lost() from error
+        if not data:
+            raise self._lost()
+        self.raw += data
+        self._decode()
+        return True
+
+    def _lost(self) -> Closed:
+        self.closed = True
+        return Closed("the server closed the connection")
+
+    def _decode(self) -> None:
+        # A message is an object, so that an end elsewhere than at a brace is not one yet; this
+        # spares decoding a long message again with each piece that arrives.
+        if not self.raw.rstrip().endswith(b"}"):
+            return
+        try:
+            self.buffer += self.raw.decode()
+        except UnicodeDecodeError:
+            return
+        self.raw = b""
+        while text := self.buffer.lstrip():
+            try:
+                message, end = self.decoder.raw_decode(text)
+            except json.JSONDecodeError:
+                return
+            self.buffer = text[end:]
+            self._take(message)
+        self.buffer = ""
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message.get("method") == "echo":
+            self.send({"id": message["id"], "result": message["params"], "error": None})
+            return
+        self.log.append(message)
+        if "method" in message:
+            self.notifications.append(message)
+        else:
+            self.replies[json.dumps(message.get("id"))] = message
+
+
+class Server:
+    """One running server with its own directory; a context manager that leaves nothing behind.
+
+    `databases` are pairs of a name (that of the file) and a source: a schema (an object, or the
+    path of an `.ovsschema` file), or a database file to copy (its path, or its bytes).
+    `options` go to the command line as they are.  `tcp` asks for a TCP listener too, whose
+    number is `port` then.
+    """
+
+    def __init__(
+        self,
+        kind: str = "ovncp",
+        databases: Iterable[tuple[str, Source]] = (),
+        *,
+        options: Sequence[str] = (),
+        tcp: bool = False,
+        env: dict[str, str] | None = None,
+        start: bool = True,
+    ) -> None:
+        self.kind = kind
+        self.directory = Path(tempfile.mkdtemp(prefix="ovsdb-"))
+        self.socket_path = self.directory / "db.sock"
+        self.control = self.directory / "ovsdb-server.ctl"
+        self.log_path = self.directory / "ovsdb-server.log"
+        self.options = list(options)
+        self.tcp = tcp
+        self.env = self._environment() | (env or {})
+        self.process: subprocess.Popen[bytes] | None = None
+        self.clients: list[Client] = []
+        try:
+            self.files = {name: self.create(name, source) for name, source in databases}
+            if start:
+                self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _environment(self) -> dict[str, str]:
+        names = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")
+        return os.environ | dict.fromkeys(names, str(self.directory))
+
+    def create(self, name: str, source: Source) -> Path:
+        """The database file `name`.db, made from `source` (see the class)."""
+        path = self.directory / f"{name}.db"
+        if isinstance(source, bytes):
+            path.write_bytes(source)
+        elif isinstance(source, dict):
+            schema = self.directory / f"{name}.ovsschema"
+            schema.write_text(json.dumps(source))
+            run("ovsdb-tool", "create", path, schema)
+        elif str(source).endswith(".ovsschema"):
+            run("ovsdb-tool", "create", path, source)
+        else:
+            shutil.copyfile(source, path)
+        return path
+
+    @property
+    def command(self) -> list[str]:
+        return [
+            *COMMANDS[self.kind],
+            f"--remote=punix:{self.socket_path}",
+            *(["--remote=ptcp:0:127.0.0.1"] if self.tcp else []),
+            f"--unixctl={self.control}",
+            f"--log-file={self.log_path}",
+            "-vconsole:off",
+            *self.options,
+            *map(str, self.files.values()),
+        ]
+
+    def start(self) -> None:
+        """Starts the process and returns when it listens; what it printed is in `output`."""
+        with (self.directory / "output").open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env=self.env,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._listens():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.kind} server did not start:\n{self.output}{self.log}")
+            time.sleep(0.005)
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self.socket_path))
+            return True
+        return False
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, "the server was not started"
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    @property
+    def output(self) -> str:
+        return (self.directory / "output").read_text(errors="replace")
+
+    @property
+    def port(self) -> int:
+        """The TCP port in the log's last `listening on port` line."""
+        ports = re.findall(r"listening on port (\d+)", self.log)
+        assert ports, f"no port in the log:\n{self.log}"
+        return int(ports[-1])
+
+    @property
+    def remote(self) -> str:
+        """The server's address as `--db` of a real client takes it."""
+        return f"unix:{self.socket_path}"
+
+    def client(self, *, tcp: bool = False, **options: Any) -> Client:
+        """A new session, closed with the server at the latest."""
+        address = ("127.0.0.1", self.port) if tcp else self.socket_path
+        client = Client(address, **options)
+        self.clients.append(client)
+        return client
+
+    def appctl(self, *args: str) -> str:
+        """What the runtime command printed; `subprocess.CalledProcessError` if it failed."""
+        return run("ovs-appctl", "-t", self.control, *args)
+
+    def signal(self, number: int) -> int:
+        """Sends a signal, and returns the exit status."""
+        assert self.process is not None, "the server was not started"
+        self.process.send_signal(number)
+        return self.process.wait(START_SECONDS)
+
+    def kill9(self) -> None:
+        self.signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Ends the server by `exit`; its exit status."""
+        assert self.process is not None, "the server was not started"
+        self.appctl("exit")
+        return self.process.wait(START_SECONDS)
+
+    def restart(self) -> None:
+        """Starts the server on its files again, stopping it first if it runs."""
+        if self.alive:
+            self.stop()
+        # A killed server leaves its socket, to which a connection would be refused anyway.
+        self.start()
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        if self.process is not None and self.alive:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def run(*command: str | Path) -> str:
+    """The standard output of a program that must succeed."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+    return done.stdout
