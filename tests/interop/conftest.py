@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from interop.programs import Network, processes_of, wait_for
 
 

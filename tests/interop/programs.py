@@ -53,19 +53,18 @@ def processes_of(directory: Path) -> list[str]:
 class Program:
     """A real daemon, running from creation to `close`; its log is `log_path`."""
 
-    def __init__(self, directory: Path, name: str, *command: str, **env: str) -> None:
-        self.control = directory / f"{name}.ctl"
+    def __init__(self, directory: Path, name: str, *command: str) -> None:
         self.log_path = directory / f"{name}.log"
-        self.env = os.environ | environment(directory) | env
-        arguments = (f"--unixctl={self.control}", f"--log-file={self.log_path}", "-vconsole:off")
         self.process = subprocess.Popen(
-            [*command, *arguments],
-            env=self.env,
+            [*command, f"--log-file={self.log_path}", "-vconsole:off"],
+            env=os.environ | environment(directory),
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        # Not --unixctl: ovn-controller does not take it.
+        self.control = directory / f"{command[0]}.{self.process.pid}.ctl"
         wait_for(self.control.exists, f"{name}'s control socket")
 
     def appctl(self, *args: str) -> str:
@@ -131,8 +130,8 @@ class Network:
     def sbctl(self, *args: str) -> str:
         return run("ovn-sbctl", f"--db={self.server.remote}", "--timeout=30", *args)
 
-    def start(self, name: str, *command: str, **env: str) -> Program:
-        program = Program(self.directory, name, *command, **env)
+    def start(self, name: str, *command: str, directory: Path | None = None) -> Program:
+        program = Program(directory or self.directory, name, *command)
         self.programs.append(program)
         return program
 
@@ -148,7 +147,9 @@ class Network:
 
     def flows(self) -> list[str]:
         """The logical flows in `ovn-sbctl`'s words, without what chance decides: uuids."""
-        text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", self.sbctl("dump-flows"))
+        text = re.sub(
+            r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", self.sbctl("dump-flows")
+        )
         datapath, flows = "", []
         for line in text.splitlines():
             if line.startswith("Datapath:"):

@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from interop.programs import KIND, VSWITCH_SCHEMA, Network, wait_for
 
+from interop.programs import KIND, VSWITCH_SCHEMA, Network, wait_for
 from servers import Server, run
 
 
 class Hypervisor:
     """`ovs-vswitchd` on a conf.db of its own, and `ovn-controller` between it and the network."""
 
-    def __init__(self, network: Network, name: str) -> None:
-        self.name = name
+    def __init__(self, network: Network, name: str, address: str) -> None:
         self.network = network
         self.conf = Server(KIND, [("conf", VSWITCH_SCHEMA)])
-        directory, remote = str(self.conf.directory), self.conf.remote
+        directory, remote = self.conf.directory, self.conf.remote
         self.vsctl("--no-wait", "init")
-        env = dict.fromkeys(("OVS_RUNDIR", "OVN_RUNDIR"), directory)
         self.vswitchd = network.start(
-            f"vswitchd-{name}", "ovs-vswitchd", "--enable-dummy=override", "--disable-system",
-            remote, **env,
+            "vswitchd", "ovs-vswitchd", "--enable-dummy=override", "--disable-system", remote,
+            directory=directory,
         )  # fmt: skip
         self.vsctl(
             "set", "Open_vSwitch", ".", f"external-ids:system-id={name}",
             f"external-ids:ovn-remote={network.server.remote}",
-            "external-ids:ovn-encap-type=geneve", "external-ids:ovn-encap-ip=127.0.0.1",
+            "external-ids:ovn-encap-type=geneve", f"external-ids:ovn-encap-ip={address}",
             "--", "add-br", "br-int", "--", "set", "bridge", "br-int", "fail-mode=secure",
             "other-config:disable-in-band=true", "datapath-type=dummy",
         )  # fmt: skip
-        self.controller = network.start(f"controller-{name}", "ovn-controller", remote, **env)
+        network.start("controller", "ovn-controller", remote, directory=directory)
 
     def vsctl(self, *args: str) -> str:
         return run("ovs-vsctl", f"--db={self.conf.remote}", "--timeout=20", *args)
@@ -52,7 +50,7 @@ def hypervisor(network: Network) -> Iterator[Hypervisor]:
     network.northd()
     network.nbctl("ls-add", "web", "--", "lsp-add", "web", "web1", "--", "lsp-add", "web", "web2")
     network.nbctl("lsp-set-addresses", "web1", "00:00:00:00:01:01 10.0.1.11")
-    hypervisor = Hypervisor(network, "hv1")
+    hypervisor = Hypervisor(network, "hv1", "127.0.0.1")
     yield hypervisor
     network.close()
     hypervisor.conf.close()
@@ -83,7 +81,7 @@ def test_the_hypervisor_outlives_a_restart_of_every_server(hypervisor: Hyperviso
 
 def test_two_hypervisors_build_a_tunnel_to_each_other(hypervisor: Hypervisor) -> None:
     network = hypervisor.network
-    other = Hypervisor(network, "hv2")
+    other = Hypervisor(network, "hv2", "127.0.0.2")
     try:
         hypervisor.plug("web1")
         other.plug("web2")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from interop.programs import KIND, Network, environment, wait_for
 from interop.script import NETWORK
-
 from servers import run
 
 
@@ -93,6 +93,6 @@ def test_sbctl_binds_and_releases_a_port(network: Network) -> None:
     network.sbctl("chassis-add", "hv1", "geneve", "127.0.0.1")
     network.sbctl("lsp-bind", "web1", "hv1")
     network.nbctl("wait-until", "Logical_Switch_Port", "web1", "up=true")
-    assert 'Port_Binding web1' in network.sbctl("show").replace('"', "")
+    assert "Port_Binding web1" in network.sbctl("show").replace('"', "")
     network.sbctl("lsp-unbind", "web1")
     network.nbctl("wait-until", "Logical_Switch_Port", "web1", "up=false")

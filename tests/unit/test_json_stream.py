@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -35,7 +36,7 @@ def feed_all(data: bytes, cuts: list[int], limit: int = LIMIT) -> list[object]:
     stream = JsonStream(limit)
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     found: list[object] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         found += stream.feed(data[start:end])
     return found
 
@@ -82,7 +83,7 @@ def test_junk_never_loses_the_value_before_it(value, junk, cuts):
     found: list[object] = []
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     try:
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             found += stream.feed(data[start:end])
     except JsonError as error:
         found += error.completed
@@ -154,6 +155,13 @@ def test_size_limit(piece):
     with pytest.raises(JsonError, match="larger than the limit of 10000 bytes"):
         for at in range(0, len(data), piece):
             stream.feed(data[at : at + piece])
+
+
+@pytest.mark.parametrize("between", [b"", b"\n"])
+def test_many_messages_in_one_chunk_take_linear_time(between):
+    """A quadratic reader would take minutes, and a recursive one would not end."""
+    data = b'{"a":"}{"}' + between
+    assert len(JsonStream(LIMIT).feed(data * 100_000)) == 100_000
 
 
 def test_a_chunk_of_small_messages_may_exceed_the_limit():

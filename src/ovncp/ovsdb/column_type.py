@@ -10,7 +10,7 @@ own form of datum, all immutable:
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ovncp.ovsdb.atom import (
@@ -74,11 +74,11 @@ class ColumnType(ABC):
         """The number of elements (of a map: of pairs)."""
 
     @abstractmethod
-    def keys(self, datum: Datum) -> Iterable[Atom]:
+    def keys(self, datum: Datum) -> Collection[Atom]:
         """The elements (of a map: the keys)."""
 
     @abstractmethod
-    def values(self, datum: Datum) -> Iterable[Atom]:
+    def values(self, datum: Datum) -> Collection[Atom]:
         """The values of a map; nothing for other types."""
 
     @abstractmethod
@@ -228,10 +228,10 @@ class ScalarType(ColumnType):
     def size(self, datum: Datum) -> int:
         return 1
 
-    def keys(self, datum: Datum) -> Iterable[Atom]:
+    def keys(self, datum: Datum) -> Collection[Atom]:
         return (datum,)
 
-    def values(self, datum: Datum) -> Iterable[Atom]:
+    def values(self, datum: Datum) -> Collection[Atom]:
         return ()
 
     def includes(self, datum: Datum, arg: Datum) -> bool:
@@ -284,11 +284,11 @@ class SetType(ColumnType):
     def size(self, datum: Datum) -> int:
         return len(datum)
 
-    def keys(self, datum: Datum) -> Iterable[Atom]:
+    def keys(self, datum: Datum) -> Collection[Atom]:
         atoms: tuple[Atom, ...] = datum
         return atoms
 
-    def values(self, datum: Datum) -> Iterable[Atom]:
+    def values(self, datum: Datum) -> Collection[Atom]:
         return ()
 
     def includes(self, datum: Datum, arg: Datum) -> bool:
@@ -417,12 +417,12 @@ class MapType(ColumnType):
     def size(self, datum: Datum) -> int:
         return len(datum)
 
-    def keys(self, datum: Datum) -> Iterable[Atom]:
-        keys: Iterable[Atom] = datum.keys()
+    def keys(self, datum: Datum) -> Collection[Atom]:
+        keys: Collection[Atom] = datum.keys()
         return keys
 
-    def values(self, datum: Datum) -> Iterable[Atom]:
-        values: Iterable[Atom] = datum.values()
+    def values(self, datum: Datum) -> Collection[Atom]:
+        values: Collection[Atom] = datum.values()
         return values
 
     def n_atoms(self, datum: Datum) -> int:

@@ -82,7 +82,7 @@ def next_id(previous_id: str, data: bytes) -> str:
     It depends on nothing but the log's own content, so that it is the same after a restart and on
     every server of the log.
     """
-    h = hashlib.sha1(previous_id.encode() + hashlib.sha1(data).digest()).hexdigest()
+    h = hashlib.sha1(previous_id.encode() + data, usedforsecurity=False).hexdigest()
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:32]}"
 
 

@@ -30,9 +30,10 @@ class Change:
 
     `old` is None for a row that it inserts, `new` for one that it deletes. `columns` holds the
     places of the columns that differ; it is empty for a row that only counts references anew.
+    `touched` holds those that were given a value, the same as before or not.
     """
 
-    __slots__ = ("columns", "n_refs", "new", "old", "row", "table")
+    __slots__ = ("columns", "n_refs", "new", "old", "row", "table", "touched")
 
     def __init__(self, table: "Table", row: Row, old: Values | None, new: Values | None) -> None:
         self.table = table
@@ -40,6 +41,7 @@ class Change:
         self.old = old
         self.new = new
         self.columns: tuple[int, ...] = ()
+        self.touched: set[int] = set()
         self.n_refs = row.n_refs
 
     @property

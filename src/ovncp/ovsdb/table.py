@@ -1,23 +1,25 @@
 """Tables: rows by uuid, rows by their indexed columns, and who refers to whom."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ovncp.ovsdb.atom import Symbols
 from ovncp.ovsdb.condition import Condition, matches_all
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
-from ovncp.ovsdb.row import Change, Row, Values
+from ovncp.ovsdb.row import Change, Row
 from ovncp.ovsdb.schema import UUID, Column, TableSchema
 
 
 class Reference(NamedTuple):
-    """That a column's keys, or its values, refer to rows of `target`."""
+    """That a column's keys, or its values, refer to rows of `target`. `place` is the column's."""
 
     column: Column
+    place: int
     by_value: bool
     target: "Table"
 
-    def uuids(self, datum: Any) -> Iterable[Any]:
+    def uuids(self, datum: Any) -> Collection[Any]:
         """The uuids that `datum` refers to."""
         kind = self.column.type
         return kind.values(datum) if self.by_value else kind.keys(datum)
@@ -34,7 +36,8 @@ class Reference(NamedTuple):
 class Table:
     """A table of a database.
 
-    `indexes` has a dict for each index of the schema, from the indexed values to the row.
+    `indexes` has a dict for each index of the schema, from the indexed values to the row, and
+    `index_keys` the functions that yield these of a row's values.
     `referrers` has, for each uuid that weak references point at, the rows that hold them with
     their table and the number of references. `changes` are those of the transaction at hand.
     """
@@ -43,6 +46,7 @@ class Table:
         "changes",
         "columns",
         "defaults",
+        "index_keys",
         "indexes",
         "invalid_defaults",
         "name",
@@ -51,6 +55,7 @@ class Table:
         "schema",
         "stored",
         "strong",
+        "watched",
         "weak",
     )
 
@@ -62,6 +67,9 @@ class Table:
         self.changes: list[Change] = []
         self.indexes: list[dict[Any, Row]] = [{} for _ in schema.indexes]
         self.referrers: dict[str, dict[Row, tuple[Table, int]]] = {}
+        # The columns that indexes and references are made of.
+        self.watched = frozenset(column.index for index in schema.indexes for column in index)
+        self.index_keys = [_index_key(columns) for columns in schema.indexes]
         self.strong: list[Reference] = []
         self.weak: list[Reference] = []
         self.defaults = [column.type.default for column in schema.columns.values()]
@@ -79,7 +87,9 @@ class Table:
             for by_value, base in enumerate((column.type.key, column.type.value)):
                 if base is None or base.ref_table is None:
                     continue
-                reference = Reference(column, bool(by_value), tables[base.ref_table])
+                target = tables[base.ref_table]
+                reference = Reference(column, column.index, bool(by_value), target)
+                self.watched |= {column.index}
                 (self.strong if base.is_strong_ref else self.weak).append(reference)
 
     def parse_row(self, json: Any, symbols: Symbols | None) -> dict[int, Any]:
@@ -95,13 +105,6 @@ class Table:
                 raise OvsdbError("unknown column", message, json)
             datums[column.index] = column.type.from_json(value, symbols)
         return datums
-
-    def index_key(self, number: int, values: Values | dict[int, Any]) -> Any:
-        """The key, in index `number`, of a row with `values`."""
-        columns = self.schema.indexes[number]
-        if len(columns) == 1:
-            return _hashable(values[columns[0].index])
-        return tuple([_hashable(values[column.index]) for column in columns])
 
     def query(self, clauses: Condition) -> Iterator[Row]:
         """The rows that satisfy all `clauses`, as they were when the query began."""
@@ -126,12 +129,21 @@ class Table:
         return list(self.rows.values())
 
     def _indexed(self, number: int, equal: dict[int, Any]) -> list[Row]:
-        found = self.indexes[number].get(self.index_key(number, equal))
+        found = self.indexes[number].get(self.index_keys[number](equal))
         # The index does not know yet what the transaction at hand did.
         candidates = [change.row for change in self.changes if change.new is not None]
         if found is not None and found.change is None:
             candidates.append(found)
         return candidates
+
+
+def _index_key(columns: tuple[Column, ...]) -> Callable[[Any], Any]:
+    get = itemgetter(*(column.index for column in columns))
+    if not any(column.type.is_map for column in columns):
+        return get
+    if len(columns) == 1:
+        return lambda values: _hashable(get(values))
+    return lambda values: tuple(map(_hashable, get(values)))
 
 
 def _hashable(datum: Any) -> Any:

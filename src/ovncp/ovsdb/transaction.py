@@ -7,7 +7,7 @@ date. `abort` undoes an uncommitted transaction, `revert` one that was committed
 could not be made durable.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ovncp.ovsdb.errors import OvsdbError, constraint_violation
@@ -50,6 +50,7 @@ class Transaction:
         for index, datum in datums.items():
             values[index] = datum
         row.values = change.new = tuple(values)
+        change.touched.update(datums)
 
     def delete(self, table: Table, row: Row) -> Change:
         """Take `row` out of `table`."""
@@ -141,7 +142,7 @@ def find_changes(transaction: Transaction) -> None:
             if change.old is change.new:
                 continue
         else:
-            change.columns = _differences(change.old, change.new)
+            change.columns = _differences(change)
             if not change.columns:
                 change.row.change = None
                 continue
@@ -152,10 +153,15 @@ def find_changes(transaction: Transaction) -> None:
             table.changes = [change for change in changes if change.table is table]
 
 
-def _differences(old: Values, new: Values) -> tuple[int, ...]:
-    return tuple(
-        [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a is not b and a != b]
-    )
+def _differences(change: Change) -> tuple[int, ...]:
+    old, new = change.old, change.new
+    assert old is not None and new is not None
+    return tuple([i for i in sorted(change.touched) if old[i] != new[i]])
+
+
+def _concerns(change: Change, columns: frozenset[int]) -> bool:
+    """Whether `change` may alter one of `columns` of its row."""
+    return change.old is None or change.new is None or not columns.isdisjoint(change.columns)
 
 
 def count_references(transaction: Transaction) -> None:
@@ -164,10 +170,13 @@ def count_references(transaction: Transaction) -> None:
     Changes that this step itself adds hold no references that changed.
     """
     for change in transaction.changes[:]:
-        for reference in change.table.strong:
-            removed, added = _reference_difference(change, reference)
-            _count(transaction, change, reference, removed, -1)
-            _count(transaction, change, reference, added, 1)
+        if _concerns(change, change.table.watched):
+            for reference in change.table.strong:
+                removed, added = _reference_difference(change, reference)
+                if removed:
+                    _count(transaction, change, reference, removed, -1)
+                if added:
+                    _count(transaction, change, reference, added, 1)
     for change in transaction.changes:
         if change.new is None and change.n_refs:
             raise OvsdbError(
@@ -179,23 +188,24 @@ def count_references(transaction: Transaction) -> None:
 
 def _reference_difference(
     change: Change, reference: Reference
-) -> tuple[Iterable[str], Iterable[str]]:
+) -> tuple[Collection[str], Collection[str]]:
     """The uuids of one column that `change` refers to no more, and those that it newly does."""
-    index = reference.column.index
-    if change.old is None:
-        return (), () if change.new is None else reference.uuids(change.new[index])
-    if change.new is None:
-        return reference.uuids(change.old[index]), ()
+    index = reference.place
+    old, new = change.old, change.new
+    if old is None:
+        return (), reference.uuids(new[index]) if new is not None and new[index] else ()
+    if new is None:
+        return reference.uuids(old[index]) if old[index] else (), ()
     if index not in change.columns:
         return (), ()
-    return reference.difference(change.old[index], change.new[index])
+    return reference.difference(old[index], new[index])
 
 
 def _count(
     transaction: Transaction,
     change: Change,
     reference: Reference,
-    uuids: Iterable[str],
+    uuids: Collection[str],
     delta: int,
 ) -> None:
     for uuid in uuids:
@@ -250,13 +260,17 @@ def drop_dead_references(transaction: Transaction) -> None:
     """Take weak references to rows that do not exist out of the columns that hold them."""
     dead = _references_to_deleted(transaction)
     for change in transaction.changes:
-        if change.new is None:
+        if change.new is None or not change.table.weak:
+            continue
+        dead_of_row = dead.get(change.row)
+        if dead_of_row is None and not _concerns(change, change.table.watched):
             continue
         for reference in change.table.weak:
             _, added = _reference_difference(change, reference)
             rows = reference.target.rows
             gone = {uuid for uuid in added if uuid not in rows}
-            gone |= dead.get(change.row, {}).get(reference.target.name, set())
+            if dead_of_row is not None:
+                gone |= dead_of_row.get(reference.target.name, set())
             if gone:
                 _drop_references(transaction, change, reference, gone)
 
@@ -296,7 +310,7 @@ def _drop_references(
         raise _emptied(change, column, kind.size(datum) - len(kept), gone)
     transaction.modify(change.table, change.row, {column.index: kept})
     if change.old is not None:
-        change.columns = _differences(change.old, change.row.values)
+        change.columns = _differences(change)
 
 
 def _emptied(change: Change, column: Column, n_dropped: int, gone: set[str]) -> OvsdbError:
@@ -325,11 +339,12 @@ def check_indexes(transaction: Transaction) -> None:
 
 def _check_index(table: Table, number: int) -> None:
     index = table.indexes[number]
+    key_of = table.index_keys[number]
     claimed: dict[Any, Row] = {}
     for change in table.changes:
         if change.new is None:
             continue
-        key = table.index_key(number, change.new)
+        key = key_of(change.new)
         other = claimed.setdefault(key, change.row)
         if other is change.row:
             holder = index.get(key)
@@ -396,18 +411,20 @@ PRECOMMIT: tuple[Callable[[Transaction], None], ...] = (
 
 def _relink(changes: list[Change]) -> None:
     """Bring indexes and weak references' sources from the old to the new values."""
-    for change in changes:
-        for number, index in enumerate(change.table.indexes):
-            if change.old is not None:
-                key = change.table.index_key(number, change.old)
+    linked = [change for change in changes if _concerns(change, change.table.watched)]
+    for change in linked:
+        table = change.table
+        if change.old is not None:
+            for index, key_of in zip(table.indexes, table.index_keys, strict=True):
+                key = key_of(change.old)
                 if index.get(key) is change.row:
                     del index[key]
-        for reference in change.table.weak:
+        for reference in table.weak:
             _relink_reference(change, reference)
-    for change in changes:
+    for change in linked:
         if change.new is not None:
-            for number, index in enumerate(change.table.indexes):
-                index[change.table.index_key(number, change.new)] = change.row
+            for index, key_of in zip(change.table.indexes, change.table.index_keys, strict=True):
+                index[key_of(change.new)] = change.row
 
 
 def _relink_reference(change: Change, reference: Reference) -> None:

@@ -6,13 +6,15 @@ database's history, when it reads again. Nor is it read from, so that it cannot 
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.methods import METHODS, NOTIFICATIONS, Request
+from ovncp.server.stream import peer_name
+from ovncp.server.tls import peer_common_name
 from ovncp.wire import jsonrpc
 from ovncp.wire.json_stream import JsonError, JsonStream
 
@@ -73,13 +75,14 @@ class Session(asyncio.Protocol):
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not an instance of asyncio's class with every event loop.
+        self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self.connected_msec = self.received_msec = self.server.clock.now_msec()
-        self.name = self.remote.name_of(transport)
-        self.identity = self.remote.identity_of(transport)
+        self.name = peer_name(transport)
+        self.identity = peer_common_name(transport)
         self.server.add_session(self)
+        self.remote.connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True

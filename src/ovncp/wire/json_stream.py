@@ -15,7 +15,7 @@ the check of the atom has to narrow; and C refuses denormal doubles, which are l
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -34,7 +34,8 @@ _BEYOND_INT64 = re.compile(rb"9[2-9][0-9]{17}|[1-9][0-9]{19}")
 
 _NOT_OUTLINE = bytes(byte for byte in range(256) if byte not in b'"{}[],')
 _BOUNDARIES = (b"}{", b"}[", b"]{", b"][")  # one message's end against the next one's start
-_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+("|\\?\Z)|[{}\[\]]', re.DOTALL)
+_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
+_RISES = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}  # of nesting
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 _RETRY_BYTES = 4096  # an unfinished message up to this size is simply looked at again
@@ -47,12 +48,13 @@ def parse(text: bytes | str) -> Any:
     Raises `JsonError` with the C server's message.
     """
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    if data.lstrip()[:1] in (b"{", b"[") and not _is_odd(data):
-        try:
-            return _loads(data)
-        except ValueError:
-            pass  # the strict reader decides, and has the words
-    return read_strictly(data, final=True, trailer=True)[0]
+    try:
+        value = _read_fast(data)
+    except ValueError:
+        return read_strictly(data, final=True, trailer=True)[0]
+    if not isinstance(value, (dict, list)):
+        return read_strictly(data, final=True, trailer=True)[0]  # refused, with C's words
+    return value
 
 
 class JsonStream:
@@ -120,18 +122,22 @@ class JsonStream:
         several = any(map(outside.__contains__, _BOUNDARIES))
         ends = depth <= 0 and (self._depth > 0 or outside.strip(b",") != b"")
         if ends and not several:
-            whole = b"".join((*self._pieces, data))
-            if len(whole) <= self._max_bytes and not _is_odd(whole):
-                try:
-                    value = _loads(whole)
-                    self._forget()
-                    return [value]
-                except ValueError:
-                    several = True  # or one and junk
-        if ends or several:
+            try:
+                return [self._whole(data)]
+            except ValueError:
+                several = True  # a message and junk, or an odd one
+        if several:
             return self._walk(data)
-        self._keep(data, depth, in_string, escape)
+        self._keep(data, outside, in_string, escape)
         return []
+
+    def _whole(self, data: bytes) -> Any:
+        """The unfinished message's value, if `data` is exactly its rest; else ValueError."""
+        text = b"".join((*self._pieces, data))
+        self._check_size(len(text))
+        value = _read_fast(text)
+        self._forget()
+        return value
 
     def _outline(self, data: bytes) -> tuple[bytes, bool, bool]:
         """`data`'s brackets and commas outside strings, and the state after its last byte.
@@ -152,16 +158,52 @@ class JsonStream:
         return outside, self._in_string ^ (len(sides) % 2 == 0), escape
 
     def _walk(self, data: bytes) -> list[Any]:
-        """Cuts `data` at every message's end, bracket by bracket: exact, and slower."""
+        """Cuts `data` at the end of every message in it, bracket by bracket: exact, slower."""
         values: list[Any] = []
-        start, depth, tail = 0, self._depth, b""
-        for match in _MARK.finditer(data, self._string_end(data)):
-            tail = match[0]
-            depth += _RISES.get(tail, 0)
-            if depth <= 0 and tail in _RISES:
-                values.append(self._complete(data[start : match.end()], values))
-                start, depth = match.end(), 0
-        return self._resume(values, data, start, depth, tail)
+        start = 0
+        try:
+            for end in self._ends(data):
+                values.append(self._complete(data[start:end]))
+                start = end
+            if start < len(data):
+                self._keep(data[start:], *self._outline(data[start:]))
+        except JsonError as error:
+            error.completed[:0] = values
+            raise
+        return values
+
+    def _ends(self, data: bytes) -> Iterator[int]:
+        """Where in `data` messages end, given the unfinished one that it continues."""
+        at, depth = int(self._escape), self._depth
+        if self._in_string:
+            rest = _STRING_REST.match(data, at)
+            at = len(data) if rest is None else rest.end()
+        for match in _MARK.finditer(data, at):
+            rise = _RISES.get(match[0], 0)
+            depth += rise
+            if rise and depth <= 0:
+                yield match.end()
+                depth = 0
+
+    def _complete(self, data: bytes) -> Any:
+        """The value of the unfinished message, of which `data` is the rest."""
+        text = b"".join((*self._pieces, data))
+        self._forget()
+        self._check_size(len(text))
+        return _decode(text)
+
+    def _keep(self, data: bytes, outside: bytes, in_string: bool, escape: bool) -> None:
+        """Holds `data` and its outline, if the unfinished message can still become one."""
+        self._depth += _rise(outside)
+        self._in_string, self._escape = in_string, escape
+        self._pieces.append(data)
+        self._size += len(data)
+        self._check_size(self._size)
+        if self._size >= self._check_at:
+            self._check_at = self._size * _CHECK_GROWTH
+            self._pieces = [b"".join(self._pieces)]
+            _check_prefix(self._pieces[0])
+
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise JsonError(f"message is larger than the limit of {self._max_bytes} bytes")
@@ -201,14 +243,18 @@ def _loads(text: bytes) -> Any:
     return value
 
 
-def _decode(text: bytes) -> tuple[Any, int]:
-    """The message at the start of `text`, and how many bytes it took."""
-    if not _is_odd(text):
-        try:
-            return _loads(text), len(text)
-        except ValueError:
-            pass  # the strict reader decides, and has the words
-    return read_strictly(text, final=True, trailer=False)
+def _read_fast(text: bytes) -> Any:
+    """The one message that `text` is, by orjson; ValueError if the strict reader has to see it."""
+    if _is_odd(text):
+        raise ValueError
+    return _loads(text)
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return _read_fast(text)
+    except ValueError:
+        return read_strictly(text, final=True, trailer=False)[0]
 
 
 def _check_prefix(text: bytes) -> None:

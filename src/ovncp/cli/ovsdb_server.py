@@ -1,0 +1,204 @@
+"""`ovncp ovsdb-server`: the command line of ovsdb-server(1), and the wiring of the server."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import uvloop
+
+import ovncp
+from ovncp.cli import options
+from ovncp.cli.options import Argument, Option, OptionError, Parsed
+from ovncp.log.base import LogError
+from ovncp.ovsdb.errors import OvsdbError
+from ovncp.server import daemon, dirs, uuids, vlog
+from ovncp.server.clock import Clock
+from ovncp.server.configuration import (
+    Configuration,
+    ConfigurationError,
+    RemoteOptions,
+    TlsSettings,
+)
+from ovncp.server.daemon import Daemon
+from ovncp.server.runtime import Runtime
+from ovncp.server.runtime_commands import commands
+from ovncp.server.server import Server
+from ovncp.server.stream import TargetError
+from ovncp.server.syslog import SpecError
+from ovncp.server.unixctl import ControlSocketError, Unixctl
+from ovncp.server.vlog import Vlog
+
+PROGRAM = "ovsdb-server"
+_LOG = logging.getLogger("ovncp.ovsdb_server")
+
+SERVER_OPTIONS = (
+    Option("remote", Argument.REQUIRED, metavar="REMOTE", help="connect to or listen on REMOTE"),
+    Option("run", Argument.REQUIRED, metavar="COMMAND", help="serve while COMMAND runs"),
+    Option("disable-file-column-diff", help="store whole columns instead of their differences"),
+    Option("no-dbs", help="start with no database at all"),
+    Option("no-fsync", help="answer before the disk has it, as the C server does"),
+    Option("config-file", Argument.REQUIRED, metavar="FILE", help="read what to serve from FILE"),
+    Option("history-bytes", Argument.REQUIRED, metavar="N", help="what to keep for resuming"),
+)
+LATER_OPTIONS = (
+    Option("sync-from", Argument.REQUIRED, metavar="SERVER"),
+    Option("sync-exclude-tables", Argument.REQUIRED, metavar="DB:TABLE,..."),
+    Option("active"),
+)
+TLS_OPTIONS = (
+    Option("private-key", Argument.REQUIRED, "p", "FILE", "file with the private key"),
+    Option("certificate", Argument.REQUIRED, "c", "FILE", "file with the certificate"),
+    Option("ca-cert", Argument.REQUIRED, "C", "FILE", "file with the peers' CA certificate"),
+    Option("peer-ca-cert", Argument.REQUIRED, "", "FILE", "CA certificate to send to peers"),
+    Option("bootstrap-ca-cert", Argument.REQUIRED, "", "FILE", "CA certificate to read or create"),
+    Option("ssl-protocols", Argument.REQUIRED, "", "PROTOS", "TLS protocols to allow"),
+    Option("ssl-ciphers", Argument.REQUIRED, "", "CIPHERS", "ciphers of TLS 1.2"),
+    Option("ssl-ciphersuites", Argument.REQUIRED, "", "SUITES", "cipher suites of TLS 1.3"),
+)
+TABLE = (
+    *SERVER_OPTIONS,
+    *LATER_OPTIONS,
+    *TLS_OPTIONS,
+    *options.DAEMON_OPTIONS,
+    *options.VLOG_OPTIONS,
+    *options.UNIXCTL_OPTIONS,
+    *options.GENERAL_OPTIONS,
+)
+DEFAULT_HISTORY_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command line, checked. `run` is a shell command, or None."""
+
+    configuration: Configuration
+    config_file: str | None
+    unixctl: str | None
+    run: str | None
+    fsync: bool
+    history_bytes: int
+
+
+def usage() -> str:
+    """The text of --help."""
+    tables = (
+        ("Server options", SERVER_OPTIONS),
+        ("TLS options", TLS_OPTIONS),
+        ("Daemon options", options.DAEMON_OPTIONS),
+        ("Logging options", options.VLOG_OPTIONS),
+        ("Other options", options.UNIXCTL_OPTIONS + options.GENERAL_OPTIONS),
+    )
+    head = (
+        f"{PROGRAM}: Open vSwitch database server\n"
+        f"usage: {PROGRAM} [OPTIONS] [DATABASE...]\n"
+        "where each DATABASE is a database file in ovsdb format.\n"
+        f"The default DATABASE, if none is given, is\n{dirs.dbdir()}/conf.db.\n"
+    )
+    return head + "".join(options.describe(title, table) for title, table in tables)
+
+
+def settings_of(parsed: Parsed) -> Settings:
+    """Check the parsed command line. Raises ConfigurationError."""
+    for row in LATER_OPTIONS:
+        if parsed.has(row.name):
+            raise ConfigurationError(f"--{row.name}: active-backup replication comes later")
+    databases = parsed.arguments
+    if not databases and not parsed.has("no-dbs") and not parsed.has("config-file"):
+        databases = [os.path.join(dirs.dbdir(), "conf.db")]
+    tls = TlsSettings(
+        **{row.name.replace("-", "_"): parsed.last(row.name) for row in TLS_OPTIONS}
+    )
+    return Settings(
+        configuration=Configuration(
+            databases=tuple(databases),
+            remotes=dict.fromkeys(parsed.values("remote"), RemoteOptions()),
+            tls=tls,
+        ),
+        config_file=parsed.last("config-file"),
+        unixctl=parsed.last("unixctl"),
+        run=parsed.last("run"),
+        fsync=not parsed.has("no-fsync"),
+        history_bytes=_history_bytes(parsed),
+    )
+
+
+def _history_bytes(parsed: Parsed) -> int:
+    text = parsed.last("history-bytes")
+    if text is None:
+        return DEFAULT_HISTORY_BYTES
+    if not text.isdecimal():
+        raise ConfigurationError(f"--history-bytes: {text} is not a number of bytes")
+    return int(text)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the server; `argv` is without the program's name. Returns the exit status."""
+    log = vlog.install(PROGRAM)
+    hooks = {**log.hooks(), "help": _show(usage), "version": _show(version)}
+    try:
+        parsed = options.parse(argv, TABLE, hooks)
+        settings = settings_of(parsed)
+        started = daemon.start(daemon.settings(PROGRAM, parsed.options), log)
+        return _run(settings, log, started)
+    except (OptionError, SpecError, ConfigurationError, ControlSocketError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+
+
+def version() -> str:
+    """The text of --version, and what the command `version` answers."""
+    return f"{PROGRAM} (ovncp) {ovncp.__version__}\n"
+
+
+def _show(text: Callable[[], str]) -> Callable[[str | None], NoReturn]:
+    def show(_: str | None) -> NoReturn:
+        print(text(), end="")
+        raise SystemExit(0)
+
+    return show
+
+
+def _run(settings: Settings, log: Vlog, started: Daemon) -> int:
+    # The rows are no garbage and have no cycles: the collector is run by hand, on what is young.
+    gc.disable()
+    uvloop.install()
+    return asyncio.run(_serve(settings, log, started))
+
+
+async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
+    clock = Clock()
+    server = Server(clock, uuids.make_source(os.urandom(32)), settings.history_bytes)
+    runtime = Runtime(server, fsync=settings.fsync)
+    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    unixctl = Unixctl(PROGRAM, version().rstrip(), settings.unixctl)
+    unixctl.register_all([*log.commands(), *commands(runtime, lambda: _stop(stopped, 0))])
+    try:
+        await runtime.apply(settings.configuration)
+        await unixctl.start()
+    except (LogError, OvsdbError, TargetError, OSError) as error:
+        log.fatal("ovsdb_server", str(error))
+    gc.collect()
+    gc.freeze()
+    _LOG.info("%s", version().rstrip())
+    started.complete()
+    loop = asyncio.get_running_loop()
+    for terminating in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(terminating, _stop, stopped, terminating)
+    number = await stopped
+    await runtime.close()
+    await unixctl.close()
+    if number:
+        daemon.die(number)
+    return 0
+
+
+def _stop(stopped: "asyncio.Future[int]", number: int) -> None:
+    """Let the server end; `number` is the signal that asked for it, 0 for the command."""
+    if not stopped.done():
+        stopped.set_result(number)

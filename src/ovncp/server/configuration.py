@@ -1,0 +1,47 @@
+"""What a server is to serve: databases, remotes and TLS files, as the command line gives them.
+
+A configuration is parsed once and never changed; runtime commands replace it by another one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class ConfigurationError(Exception):
+    """A configuration that cannot be used; the text is ready to print."""
+
+
+@dataclass(frozen=True)
+class RemoteOptions:
+    """What may be set for a remote; None stands for the default of its kind.
+
+    `inactivity_probe_msec` 0 is no probing.
+    """
+
+    max_backoff_msec: int | None = None
+    inactivity_probe_msec: int | None = None
+    read_only: bool = False
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """TLS options as given: file names, or `db:DB,TABLE,COLUMN` where to read them from."""
+
+    private_key: str | None = None
+    certificate: str | None = None
+    ca_cert: str | None = None
+    bootstrap_ca_cert: str | None = None
+    peer_ca_cert: str | None = None
+    ssl_protocols: str | None = None
+    ssl_ciphers: str | None = None
+    ssl_ciphersuites: str | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Files of databases, remotes by target, TLS."""
+
+    databases: tuple[str, ...] = ()
+    remotes: Mapping[str, RemoteOptions] = field(default_factory=dict)
+    tls: TlsSettings = TlsSettings()

@@ -1,0 +1,156 @@
+"""Programs that run as children: started, watched, started again when they die, and stopped.
+
+A child never outlives its parent: the kernel ends it when the parent is killed. It has a session
+of its own, so that a Ctrl-C at the terminal reaches only the parent, which stops its children in
+the order that it chooses.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ovncp.server.daemon import describe_status
+
+MIN_BACKOFF_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A child that has run so long starts again after the shortest pause."""
+
+_POLL_SECONDS = 0.02
+_LONGEST_LINE_BYTES = 1 << 20
+_PR_SET_PDEATHSIG = 1
+
+Say = Callable[[str, str], None]
+"""Called with the name of a child, and a line about it or from it."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failed(Exception):
+    """A program ended when it should have begun to serve; the text is one line."""
+
+
+class Program(NamedTuple):
+    """What to run. With a `socket` it serves once that takes connections, else from the start."""
+
+    name: str
+    argv: tuple[str, ...]
+    socket: Path | None = None
+
+
+class Child:
+    """One program that runs, and runs again."""
+
+    def __init__(self, program: Program, say: Say) -> None:
+        self.program = program
+        self._say = say
+        self._process: Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._last_lines: deque[str] = deque(maxlen=1)
+        self._stopping = False
+        self._started = 0.0
+
+    @property
+    def pid(self) -> int:
+        """The process of now, 0 if there is none."""
+        return self._process.pid if self._process and self._process.returncode is None else 0
+
+    async def start(self) -> None:
+        """Start the program, and return when it serves. Raises Failed when it ends instead."""
+        self._started = time.monotonic()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.program.argv,
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=STDOUT,
+                limit=_LONGEST_LINE_BYTES,
+                start_new_session=True,
+                preexec_fn=_dying_with(os.getpid()),
+            )
+        except OSError as error:
+            raise Failed(f"cannot start {self.program.argv[0]} ({error.strerror})") from error
+        self._reader = asyncio.create_task(self._relay(self._process))
+        while not await self._serves():
+            if self._process.returncode is not None:
+                how = await self._end()
+                raise Failed(f"it did not start ({how}): {''.join(self._last_lines)}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _serves(self) -> bool:
+        if self.program.socket is None:
+            return True
+        try:
+            _, writer = await asyncio.open_unix_connection(self.program.socket)
+        except OSError:
+            return False  # not yet
+        writer.close()
+        return True
+
+    async def _relay(self, process: Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            text = line.decode(errors="replace").rstrip()
+            self._last_lines.append(text)
+            self._say(self.program.name, text)
+
+    async def _end(self) -> str:
+        """Wait for the end of the process and of what it said; how it ended, in words."""
+        assert self._process is not None and self._reader is not None
+        status = await self._process.wait()
+        await self._reader
+        return describe_status(-status if status < 0 else status << 8)
+
+    async def watch(self) -> None:
+        """Start the program again whenever it ends, until it is stopped.
+
+        Raises Failed when it does not begin to serve again.
+        """
+        backoff = MIN_BACKOFF_SECONDS
+        while True:
+            how = await self._end()
+            if self._stopping:
+                return
+            if time.monotonic() - self._started > STEADY_SECONDS:
+                backoff = MIN_BACKOFF_SECONDS
+            self._say(self.program.name, f"ended ({how}); starting again in {backoff:.0f} s")
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
+            await self.start()
+
+    async def stop(self, patience_seconds: float) -> None:
+        """Ask the program to end, and kill it if it takes too long."""
+        self._stopping = True
+        if not self.pid:
+            return
+        os.kill(self.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._end(), patience_seconds)
+        except TimeoutError:
+            self._say(self.program.name, f"does not end within {patience_seconds:g} s; killing it")
+            self.kill()
+            await self._end()
+
+    def kill(self) -> None:
+        """End the program at once."""
+        self._stopping = True
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _dying_with(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes its program: arrange to end when `parent` does."""
+
+    def arrange() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it was quicker
+            os._exit(1)
+
+    return arrange

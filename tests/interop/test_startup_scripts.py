@@ -1,0 +1,110 @@
+"""`ovn-ctl` and `ovs-ctl` start, upgrade and stop our servers, taken for the C ones by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interop.programs import KIND, VSWITCH_SCHEMA, environment, processes_of, wait_for
+from servers import COMMANDS, run
+
+OVN_CTL = "/usr/share/ovn/scripts/ovn-ctl"
+OVS_CTL = "/usr/share/openvswitch/scripts/ovs-ctl"
+
+
+@pytest.fixture
+def shims(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The directory of everything, where the names `ovsdb-server` and `ovsdb-tool` are ours."""
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    if KIND == "ovncp":
+        run(COMMANDS["ovncp"][0], "shims", home / "bin")
+    # The scripts put the directories of the C programs first unless PATH has them already.
+    path = [home / "bin", *os.environ["PATH"].split(":"), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    monkeypatch.setenv("PATH", ":".join(map(str, path)))
+    yield home
+    for pidfile in home.glob("*.pid"):
+        subprocess.run([OVS_CTL, "stop"], capture_output=True, check=False)
+        subprocess.run([OVN_CTL, "stop_ovsdb"], capture_output=True, check=False)
+        assert not pidfile.exists(), f"{pidfile.name} is left"
+
+
+def is_ours(directory: Path) -> bool:
+    return all("ovncp" in line for line in processes_of(directory) if "ovsdb-server" in line)
+
+
+def ovn_ctl(verb: str, directory: Path) -> str:
+    options = (
+        f"--db-nb-file={directory}/nb.db",
+        f"--db-sb-file={directory}/sb.db",
+        "--db-nb-create-insecure-remote=no",
+        "--db-sb-create-insecure-remote=no",
+    )
+    return run(OVN_CTL, verb, *options)
+
+
+def test_ovn_ctl_starts_and_stops_both_databases(shims: Path) -> None:
+    ovn_ctl("start_ovsdb", shims)
+    version = run("ovs-appctl", "-t", shims / "ovnnb_db.ctl", "version")
+    if KIND == "ovncp":
+        assert "ovncp" in version.lower() or is_ours(shims)
+    run("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "ls-add", "web")
+    pid = int((shims / "ovnnb_db.pid").read_text())
+    ovn_ctl("start_ovsdb", shims)
+    assert int((shims / "ovnnb_db.pid").read_text()) == pid, "a running server was started again"
+    ovn_ctl("stop_ovsdb", shims)
+    wait_for(lambda: not processes_of(shims), "the servers to end", 5)
+    ovn_ctl("start_ovsdb", shims)
+    assert "(web)" in run("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "ls-list")
+    ovn_ctl("stop_ovsdb", shims)
+    assert not list(shims.glob("*.pid"))
+
+
+def test_ovn_ctl_starts_northd_too(shims: Path) -> None:
+    ovn_ctl("start_northd", shims)
+    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=10")
+    run(*nbctl, "--wait=sb", "ls-add", "web")
+    assert "web" in run("ovn-sbctl", f"--db=unix:{shims}/ovnsb_db.sock", "dump-flows", "web")
+    ovn_ctl("stop_northd", shims)
+
+
+def test_the_monitor_starts_a_killed_server_again(shims: Path) -> None:
+    ovn_ctl("start_ovsdb", shims)
+    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=10")
+    run(*nbctl, "ls-add", "web")
+    pid = int((shims / "ovnnb_db.pid").read_text())
+    # The C monitor takes a death by a signal of ours for an accident only if it dumps core.
+    os.kill(pid, 11)
+    wait_for(lambda: int((shims / "ovnnb_db.pid").read_text() or pid) != pid, "a new process")
+    assert "(web)" in run(*nbctl, "ls-list")
+    ovn_ctl("stop_ovsdb", shims)
+
+
+def ovs_ctl(*args: str) -> str:
+    return run(OVS_CTL, "--no-ovs-vswitchd", "--system-id=test", *args)
+
+
+def test_ovs_ctl_creates_upgrades_and_stops_the_database(shims: Path) -> None:
+    older = json.loads(VSWITCH_SCHEMA.read_text())
+    older["version"] = "1.0.0"
+    del older["tables"]["CT_Timeout_Policy"]["columns"]["timeouts"]
+    (shims / "older.ovsschema").write_text(json.dumps(older))
+    run("ovsdb-tool", "create", shims / "conf.db", shims / "older.ovsschema")
+    ovs_ctl("start", f"--db-file={shims}/conf.db")
+    client = ("ovsdb-client", "--timeout=5")
+    version = run("ovsdb-tool", "schema-version", VSWITCH_SCHEMA)
+    server = f"unix:{shims}/db.sock"
+    assert run(*client, "get-schema-version", server, "Open_vSwitch") == version
+    assert list(shims.glob("conf.db.backup*"))
+    vsctl = ("ovs-vsctl", f"--db={server}", "--no-wait")
+    assert run(*vsctl, "get", "Open_vSwitch", ".", "external_ids:system-id") == "test\n"
+    assert "ovsdb-server is running" in subprocess.run(
+        [OVS_CTL, "status"], capture_output=True, text=True, check=False
+    ).stdout  # fmt: skip
+    ovs_ctl("stop")
+    wait_for(lambda: not processes_of(shims), "the server to end", 5)
