@@ -37,6 +37,7 @@ the step is followed by the reason and by our answer, both indented:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -343,7 +344,12 @@ def each(run: Run, step: Step) -> None:
 
 
 def raw(run: Run, step: Step) -> None:
-    run.session(step.session).send_bytes(run.names.resolve("\n".join(step.body)).encode())
+    client, text = run.session(step.session), run.names.resolve("\n".join(step.body))
+    client.send_bytes(text.encode())
+    # A reply can come after that of the echo request by which the answers are collected.
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        id = json.loads(text)["id"]
+        client.wait_until(lambda: id is None or json.dumps(id) in client.replies, "reply", 1)
 
 
 def close(run: Run, step: Step) -> None:

@@ -15,7 +15,8 @@ from ovncp.wire.json_stream import JsonError, JsonStream, parse
 LIMIT = 1 << 20
 
 # Text that looks like structure, where a careless cut would fall.
-tricky = st.text(st.sampled_from('{}[]",:\\ \n0a\u00e9\u20ac')) | st.text()
+characters = st.characters(exclude_characters="\0", exclude_categories=("Cs",))
+tricky = st.text(st.sampled_from('{}[]",:\\ \n0a\u00e9\u20ac')) | st.text(characters)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | tricky
 values = st.recursive(
     scalars,
@@ -111,7 +112,11 @@ def test_integers_beyond_int64_are_reals(pad):
 @pytest.mark.parametrize("depth", [999, 1000])
 def test_nesting_that_is_allowed(depth):
     text = b"[" * depth + b"]" * depth
-    assert JsonStream(LIMIT).feed(text + text) == [parse(text)] * 2
+    for value in [parse(text), *JsonStream(LIMIT).feed(text + text)]:
+        found = 0
+        while isinstance(value, list):  # "==" would recurse too deep
+            found, value = found + 1, value[0] if value else None
+        assert found == depth
 
 
 @pytest.mark.parametrize("opening", [b"[" * 1001, b'{"a":' * 1001])
@@ -132,7 +137,7 @@ def test_brackets_cannot_be_smuggled_past_the_depth_check():
         assert caught.value.completed == [{}]
 
 
-@pytest.mark.parametrize("text", [b'{"id":0,"params":[}', b"x ", b'{"a":nul,', b'["\n', b'{"a" 1'])
+@pytest.mark.parametrize("text", [b'{"id":0,"params":[}', b"x ", b'{"a":nul,', b'["\n', b'{"a" 1,'])
 @pytest.mark.parametrize("before", [b"", b'{"ok":1}'])
 def test_an_error_is_found_before_the_message_ends(text, before):
     with pytest.raises(JsonError) as caught:

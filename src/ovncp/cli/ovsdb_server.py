@@ -5,9 +5,10 @@ import gc
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import uvloop
@@ -17,8 +18,9 @@ from ovncp.cli import options
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.log.base import LogError
 from ovncp.ovsdb.errors import OvsdbError
-from ovncp.server import daemon, dirs, uuids, vlog
+from ovncp.server import config_file, daemon, dirs, uuids, vlog
 from ovncp.server.clock import Clock
+from ovncp.server.config_file import SavedConfiguration
 from ovncp.server.configuration import (
     Configuration,
     ConfigurationError,
@@ -75,12 +77,16 @@ DEFAULT_HISTORY_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """The command line, checked. `run` is a shell command, or None."""
+    """The command line, checked. `run` is a shell command, or None.
+
+    `saved` keeps what runtime commands change, where a monitor may start the server again.
+    """
 
     configuration: Configuration
     config_file: str | None
     unixctl: str | None
     run: str | None
+    saved: SavedConfiguration | None
     fsync: bool
     history_bytes: int
 
@@ -109,20 +115,26 @@ def settings_of(parsed: Parsed) -> Settings:
         if parsed.has(row.name):
             raise ConfigurationError(f"--{row.name}: active-backup replication comes later")
     databases = parsed.arguments
+    file = parsed.last("config-file")
+    if file is not None:
+        if parsed.has("remote"):
+            raise ConfigurationError("--config-file is mutually exclusive with --remote")
+        if databases:
+            raise ConfigurationError("Databases should be specified in a config file")
+        file = dirs.abs_file_name(dirs.dbdir(), file)
     if not databases and not parsed.has("no-dbs") and not parsed.has("config-file"):
         databases = [os.path.join(dirs.dbdir(), "conf.db")]
-    tls = TlsSettings(
-        **{row.name.replace("-", "_"): parsed.last(row.name) for row in TLS_OPTIONS}
-    )
+    tls = TlsSettings(**{row.name.replace("-", "_"): parsed.last(row.name) for row in TLS_OPTIONS})
     return Settings(
         configuration=Configuration(
             databases=tuple(databases),
             remotes=dict.fromkeys(parsed.values("remote"), RemoteOptions()),
             tls=tls,
         ),
-        config_file=parsed.last("config-file"),
+        config_file=file,
         unixctl=parsed.last("unixctl"),
         run=parsed.last("run"),
+        saved=SavedConfiguration() if parsed.has("monitor") else None,
         fsync=not parsed.has("no-fsync"),
         history_bytes=_history_bytes(parsed),
     )
@@ -174,20 +186,30 @@ def _run(settings: Settings, log: Vlog, started: Daemon) -> int:
 async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
     clock = Clock()
     server = Server(clock, uuids.make_source(os.urandom(32)), settings.history_bytes)
-    runtime = Runtime(server, fsync=settings.fsync)
+    runtime = Runtime(
+        server,
+        log,
+        fsync=settings.fsync,
+        config_file=settings.config_file,
+        save=settings.saved.save if settings.saved is not None else None,
+    )
     stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     unixctl = Unixctl(PROGRAM, version().rstrip(), settings.unixctl)
     unixctl.register_all([*log.commands(), *commands(runtime, lambda: _stop(stopped, 0))])
     try:
-        await runtime.apply(settings.configuration)
+        await runtime.apply(_configuration(settings))
         await unixctl.start()
-    except (LogError, OvsdbError, TargetError, OSError) as error:
+    except (ConfigurationError, LogError, OvsdbError, TargetError, OSError) as error:
         log.fatal("ovsdb_server", str(error))
     gc.collect()
     gc.freeze()
-    _LOG.info("%s", version().rstrip())
-    started.complete()
     loop = asyncio.get_running_loop()
+    child: subprocess.Popen[bytes] | None = None
+    if settings.run is not None:
+        child = _start_child(settings.run, lambda: _stop(stopped, 0))
+    else:
+        _LOG.info("%s", version().rstrip())
+    started.complete()
     for terminating in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(terminating, _stop, stopped, terminating)
     number = await stopped
@@ -195,7 +217,37 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
     await unixctl.close()
     if number:
         daemon.die(number)
+    if child is not None and child.poll():
+        log.fatal("ovsdb_server", f"{settings.run}: child exited, {_how_ended(child.returncode)}")
     return 0
+
+
+def _configuration(settings: Settings) -> Configuration:
+    """What to serve: as an earlier daemon left it, or from the file, or from the command line."""
+    given = settings.configuration
+    found = settings.saved.load() if settings.saved is not None else None
+    if settings.config_file is not None:
+        found = config_file.read(settings.config_file)
+    return given if found is None else replace(found, tls=given.tls)
+
+
+def _start_child(command: str, ended: Callable[[], None]) -> "subprocess.Popen[bytes]":
+    """Run `command` in a shell; `ended` is called when it is over. It may outlive the server."""
+    child = subprocess.Popen(["/bin/sh", "-c", command])
+    descriptor = os.pidfd_open(child.pid)
+    loop = asyncio.get_running_loop()
+
+    def over() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        ended()
+
+    loop.add_reader(descriptor, over)
+    return child
+
+
+def _how_ended(returncode: int) -> str:
+    return daemon.describe_status(returncode << 8 if returncode >= 0 else -returncode)
 
 
 def _stop(stopped: "asyncio.Future[int]", number: int) -> None:

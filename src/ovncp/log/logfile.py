@@ -124,19 +124,21 @@ def _fill(fd: int, name: str, target: str, texts: list[bytes]) -> None:
 class LogFile:
     """A database file, open and locked for writing.  Not thread-safe, except where it says so."""
 
-    def __init__(self, path: str, *, fsync: bool = True):
+    def __init__(self, path: str, *, fsync: bool = True, strict: bool = False):
         """Open `path`; errors are named after it as given, whatever directory we change to.
 
-        With `fsync` false an append may be lost when the machine crashes, not when we do.
+        With `fsync` false an append may be lost when the machine crashes, not when we do.  With
+        `strict`, a torn or damaged record is an error rather than the end of the log.
 
         Raises:
             Locked: another process has it open.
             LogError: it cannot be opened, or is not a standalone database file.
-            Corrupt: its schema record is damaged.
+            Corrupt: its schema record is damaged; or any record, with `strict`.
         """
         self.name = path
         self.path = os.path.abspath(path)
         self._fsync = fsync
+        self._strict = strict
         self._directory_pending = False
         self._lock = lockfile.lock(path)
         try:
@@ -174,6 +176,8 @@ class LogFile:
                 if len(self._starts) == 1:
                     self._base_size = entry.end
         except Corrupt as error:
+            if self._strict:
+                raise
             _logger.warning("%s", error)
             _logger.warning(
                 "%s: nothing from offset %d on is used; the next write cuts it off",

@@ -31,10 +31,12 @@ _READ_SIZE = 1 << 20
 class Record:
     """One record: where its header begins and its JSON text, without the new-line at its end.
 
+    Its body is from `start` to `end`, the new-line included.
     `sha1` is the checksum as the header has it, in lower-case hex; it covers the new-line too.
     """
 
     offset: int
+    start: int
     data: bytes
     sha1: str
     end: int
@@ -91,7 +93,7 @@ def scan(stream: BinaryIO, name: str) -> Iterator[Record]:
                 f"{name}: {length} bytes starting at offset {start} have SHA-1 hash {actual} "
                 f"but should have hash {sha1}"
             )
-        yield Record(offset, body.removesuffix(b"\n"), sha1, start + length)
+        yield Record(offset, start, body.removesuffix(b"\n"), sha1, start + length)
         offset = start + length
 
 

@@ -108,12 +108,14 @@ class Database:
         *,
         now_msec: int,
         elapsed_msec: int = 0,
+        may_wait: bool = True,
     ) -> Outcome:
         """Execute `operations` (RFC 7047 section 4.1.3) at the time `now_msec` since the epoch.
 
-        `elapsed_msec` is the time since the request arrived, for "wait".
+        `elapsed_msec` is the time since the request arrived, for "wait"; without `may_wait`, a
+        "wait" that would have to is an error.
         """
-        execution = Execution(self, client, elapsed_msec)
+        execution = Execution(self, client, elapsed_msec, may_wait)
         transaction = execution.transaction
         try:
             results, error = execution.run(operations)

@@ -43,7 +43,7 @@ class OvsdbError(Exception):
         syntax = f'syntax "{self.syntax}": ' if self.syntax is not None else ""
         io_error = f" ({self.io_error})" if self.io_error else ""
         details = f": {self.details}" if self.details else ""
-        return f"{syntax}{self.tag}{io_error}{details}"
+        return f"{syntax}{self.tag}{details}{io_error}"
 
 
 def json_text(value: Any) -> str:

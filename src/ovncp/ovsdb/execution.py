@@ -54,6 +54,7 @@ class Execution:
         "database",
         "durable",
         "elapsed_msec",
+        "may_wait",
         "n_operations",
         "number",
         "symbols",
@@ -62,10 +63,13 @@ class Execution:
         "waits_on",
     )
 
-    def __init__(self, database: "Database", client: "Client", elapsed_msec: int) -> None:
+    def __init__(
+        self, database: "Database", client: "Client", elapsed_msec: int, may_wait: bool = True
+    ) -> None:
         self.database = database
         self.client = client
         self.elapsed_msec = elapsed_msec
+        self.may_wait = may_wait
         self.timeout_msec: int | None = None
         self.waits_on: set[str] = set()
         self.transaction = Transaction()
@@ -137,9 +141,10 @@ class Execution:
 
     def forbidden(self, what: str, table: Table) -> OvsdbError:
         """The error for a client whose role does not allow it to do `what` to `table`."""
+        identity = self.client.identity or "(null)"
         return OvsdbError(
             "permission error",
-            f'RBAC rules for client "{self.client.identity}" role "{self.client.role}" '
+            f'RBAC rules for client "{identity}" role "{self.client.role}" '
             f'prohibit {what} table "{table.name}".',
         )
 
@@ -288,6 +293,8 @@ def execute_wait(x: Execution, operation: Json) -> Result:
     x.waits_on.add(table.name)
     if (actual == expected) != (operation["until"] == "=="):
         if timeout is None or x.elapsed_msec < timeout:
+            if not x.may_wait:
+                raise OvsdbError("not supported", "triggers not supported")
             raise Unsatisfied
         if x.elapsed_msec:
             raise OvsdbError("timed out", f'"wait" timed out after {x.elapsed_msec} ms')

@@ -60,13 +60,6 @@ class History:
                 difference[key] = (change.table, old, change.new)
         return difference
 
-    def n_atoms(self) -> int:
-        """The number of atoms that are kept, as `memory/show` counts them."""
-        return sum(
-            column.type.n_atoms(values[column.index])
-            for _, changes, _ in self._items
-            for change in changes
-            for values in (change.old, change.new)
-            if values is not None
-            for column in change.table.columns.values()
-        )
+    def transactions(self) -> list[list[Change]]:
+        """The changes of each transaction that is kept, the oldest first."""
+        return [changes for _, changes, _ in self._items]

@@ -199,6 +199,11 @@ class Monitors:
         """The number of different things that are monitored."""
         return len(self._groups)
 
+    @property
+    def n_caches(self) -> int:
+        """The number of shapes that keep the bytes of rows."""
+        return sum(shape.is_cached for shape in self._shapes.values())
+
     def add(self, owner: Any, monitor_id: Any, requests: Any, version: int) -> Monitor:
         """A new monitor for the `<monitor-requests>` object `requests`. Raises OvsdbError."""
         if type(requests) is not dict:

@@ -72,6 +72,11 @@ class Shape:
         self._stale: set[str] = set(table.rows)
         self._snapshot: bytes | None = None
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether the bytes of any row are kept."""
+        return bool(self._rows)
+
     def select_also(self, select: int) -> None:
         """Want `select` of the table even if there is no column to show."""
         self.select |= select

@@ -74,10 +74,9 @@ def transact(request: Request) -> None:
     """RFC 7047 section 4.1.3."""
     runner = _runner(request)
     session, id_bytes = request.session, request.id_bytes
-    if id_bytes in session.requests:
+    if id_bytes in session.waiting:
         request.fail("duplicate request ID")
         return
-    session.requests[id_bytes] = runner
     arrived = session.server.clock.now_msec()
     runner.transact(Transact(session, id_bytes, request.params[1:], arrived))
 
@@ -86,7 +85,7 @@ def cancel(session: "Session", params: list[Any]) -> None:
     """RFC 7047 section 4.1.4."""
     if len(params) == 1:
         id_bytes = orjson.dumps(params[0])
-        runner = session.requests.get(id_bytes)
+        runner = session.waiting.get(id_bytes)
         if runner is not None:
             runner.cancel(session, id_bytes)
 

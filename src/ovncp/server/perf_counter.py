@@ -44,3 +44,7 @@ class PerfCounters:
             Command("ovsdb-server/perf-counters-show", "", 0, 0, lambda _: self.show()),
             Command("ovsdb-server/perf-counters-clear", "", 0, 0, lambda _: self.clear()),
         ]
+
+
+JOBS = PerfCounters()
+"""The jobs of this process."""

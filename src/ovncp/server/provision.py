@@ -1,4 +1,4 @@
-"""Database files from schema files: created where there is none, converted where the schema is newer.
+"""Database files from schema files: created where absent, converted where the schema is newer.
 
 The work on files is ovsdb-tool(1)'s, run as a program of its own, which has the locks and the care
 for a crash at any moment.

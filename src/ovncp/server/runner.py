@@ -20,8 +20,10 @@ from ovncp.ovsdb.database import Client, Database, Outcome
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.server.change_log import ChangeLog
 from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
+from ovncp.server.perf_counter import JOBS
 
 _LOG = logging.getLogger("ovncp.ovsdb")
 
@@ -31,16 +33,18 @@ _ROWS_PER_SLICE = 200
 
 
 class Requester(Client, Protocol):
-    """A client that is told of results and updates."""
+    """A client that is told of results and updates.
+
+    `waiting` has the runner of each of its transactions that waits, by the JSON id.
+    """
+
+    waiting: "dict[bytes, Runner]"
 
     def reply(self, id_bytes: bytes, result: bytes) -> None:
         """Send the JSON `result` of the request with the JSON id `id_bytes`."""
 
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """Send an error instead."""
-
-    def finished(self, id_bytes: bytes) -> None:
-        """Note that the request is no longer under way."""
 
 
 class Transact:
@@ -83,6 +87,11 @@ class Runner:
         self._deferred: deque[tuple[Callable[[], None], bool]] = deque()
         self._exclusive = False
         self._alarm: asyncio.TimerHandle | None = None
+        # Who is told of the names of the tables that changed.
+        self.watchers: list[Callable[[set[str]], None]] = []
+        # Who is told of the changes of tables that are logged.
+        self.change_log: ChangeLog | None = None
+        self.failure: LogError | None = None
         self.closed = False
         clock.on_warp(self._try_overdue)
 
@@ -148,14 +157,13 @@ class Runner:
                 return
 
     def _give_up(self, request: Transact) -> None:
-        del self._triggers[request]
-        request.client.finished(request.id_bytes)
+        self._wake(request)
         request.client.reply_error(request.id_bytes, "canceled")
 
     def cancel_all(self, client: Requester) -> None:
         """Forget the waiting transactions of a client that is gone."""
         for request in [request for request in self._triggers if request.client is client]:
-            del self._triggers[request]
+            self._wake(request)
 
     # Execution
 
@@ -177,7 +185,6 @@ class Runner:
                 self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
     def _answer(self, request: Transact) -> None:
-        request.client.finished(request.id_bytes)
         request.client.reply(request.id_bytes, orjson.dumps(request.outcome.results))
 
     async def _flush(self) -> None:
@@ -203,14 +210,19 @@ class Runner:
         if entries and self.log is not None:
             COUNTERS["log_append"] += 1
             await self.log.append(self.log.next_index, entries)
+            self.failure = None
 
     def _settle(self, n_requests: int) -> None:
+        started = JOBS.start()
         changed: set[str] = set()
         for _ in range(n_requests):
             request = self._executed.popleft()
             if request.outcome.commit is not None:
                 changed |= self._publish()
             self._answer(request)
+        for watch in self.watchers:
+            watch(changed)
+        JOBS.finish("settle", started, n_requests)
         if changed and self._triggers:
             self._retry(lambda waiting: not changed.isdisjoint(waiting.outcome.waits_on))
 
@@ -220,11 +232,14 @@ class Runner:
         commit, notifications = self.database.settle()
         COUNTERS["txn_success"] += 1
         self._tell(notifications, before)
+        if self.change_log is not None:
+            self.change_log.show(commit.changes)
         return {change.table.name for change in commit.changes}
 
     def _fail(self, batch: list[Transact], error: LogError) -> None:
         """Take back all that is not durable; what was not in the failed append executes again."""
         COUNTERS["log_append_failed"] += 1
+        self.failure = error
         _LOG.error("%s: cannot store transactions: %s", self.name, error)
         if isinstance(error, OutcomeUnknown):
             raise error
@@ -244,7 +259,12 @@ class Runner:
 
     def _wait(self, request: Transact) -> None:
         self._triggers[request] = None
+        request.client.waiting[request.id_bytes] = self
         self._set_alarm()
+
+    def _wake(self, request: Transact) -> None:
+        del self._triggers[request]
+        del request.client.waiting[request.id_bytes]
 
     def _deadline(self, request: Transact) -> int | None:
         timeout = request.outcome.timeout_msec
@@ -274,7 +294,7 @@ class Runner:
 
     def _retry(self, wanted: Callable[[Transact], bool]) -> None:
         for request in [request for request in self._triggers if wanted(request)]:
-            del self._triggers[request]
+            self._wake(request)
             self.transact(request)
 
     # Upkeep
@@ -326,6 +346,8 @@ class Runner:
             self.database = converted
 
         await self.exclusively(job)
+        for watch in self.watchers:
+            watch(set(self.database.tables))
         self._retry(lambda request: True)
 
     async def close(self) -> None:

@@ -1,43 +1,149 @@
-"""A running server and what it was told to serve: opens databases and remotes, adds and removes them."""
+"""A running server and what it is told to serve: databases, remotes and TLS files.
 
+What it is told may stand in a database itself (`db:DB,TABLE,COLUMN`). It is read again after each
+commit that touches one of the tables concerned, and brought about by `reconfigure`, which compares
+what is wanted with what is there.
+"""
+
+import asyncio
+import ctypes
 import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
 
+import orjson
+
+from ovncp.log.base import LogError
 from ovncp.log.registry import open_log
+from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.errors import OvsdbError
+from ovncp.server import config_file, database_remotes, memory
+from ovncp.server.change_log import ChangeLog
+from ovncp.server.compaction import Schedule
 from ovncp.server.configuration import (
     Configuration,
     ConfigurationError,
     RemoteOptions,
     TlsSettings,
 )
-from ovncp.server.remote import Remote
+from ovncp.server.coverage import COUNTERS, SLOT_SECONDS, Coverage
+from ovncp.server.database_remotes import PREFIX, Place, RemoteStatus
+from ovncp.server.perf_counter import JOBS
+from ovncp.server.rate_limit import RateLimit
+from ovncp.server.remote import NEVER_CONNECTED, Remote
+from ovncp.server.runner import Runner, Transact
 from ovncp.server.server import Server
+from ovncp.server.stream import Target, TargetError
 from ovncp.server.tls import TlsFiles
+from ovncp.server.vlog import Vlog
 
 _LOG = logging.getLogger("ovncp.ovsdb_server")
+_RPC_LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
+
+UPKEEP_MSEC = 2500
+"""How often the status columns are written, remotes that failed are tried again, and so on."""
+
+_CHANGES_PER_MINUTE, _CHANGES_AT_ONCE = 30, 60
 
 
 class Runtime:
-    """`remotes` is by target as it was given, `files` the databases' names by file."""
+    """What is served now.
 
-    def __init__(self, server: Server, *, fsync: bool) -> None:
+    `files` has the databases' names by file, `wanted` the remotes as they were named, and
+    `remotes` those that run, by target. `config_file` is the file that the configuration is read
+    from, if it is not the command line.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        vlog: Vlog,
+        *,
+        fsync: bool,
+        config_file: str | None = None,
+        save: Callable[[Configuration], None] | None = None,
+    ) -> None:
+        """`save` is called with every configuration that a command leads to."""
         self.server = server
-        self.remotes: dict[str, Remote] = {}
         self.files: dict[str, str] = {}
+        self.wanted: dict[str, RemoteOptions] = {}
+        self.remotes: dict[str, Remote] = {}
         self.tls = TlsSettings()
+        self.config_file = config_file
+        self.trims_memory = False
+        self.coverage = Coverage(COUNTERS, server.clock.now_msec() / 1000)
         self._fsync = fsync
+        self._save = save
+        self._tls_files = TlsFiles()
+        self._failures: dict[str, str] = {}
+        self._errors: list[str] = []
+        self._watched: dict[str, set[str]] = {}
+        self._schedules: dict[Runner, Schedule] = {}
+        self._change_limit = RateLimit(vlog, _CHANGES_PER_MINUTE, _CHANGES_AT_ONCE)
+        self._dirty = asyncio.Event()
+        self._reconfiguring = asyncio.Lock()
+        self._compacting = asyncio.Lock()
+
+    # Starting and stopping
 
     async def apply(self, configuration: Configuration) -> None:
-        """Serve what `configuration` names. Raises LogError, OvsdbError and TargetError."""
+        """Serve what `configuration` names, from the start on.
+
+        Raises LogError, OvsdbError, TargetError and ConfigurationError.
+        """
         self.tls = configuration.tls
         for file in configuration.databases:
-            await self.add_database(file)
-        for target, options in configuration.remotes.items():
-            await self.add_remote(target, options)
+            await self._open(file)
+        for target in configuration.remotes:
+            self._check_remote(target)
+        self.wanted = dict(configuration.remotes)
+        await self.reconfigure()
+        if self._errors:
+            raise ConfigurationError("\n".join(self._errors))
+        for work in (self._follow(), self._upkeep(), self._tick(), memory.watch(self.server)):
+            self.server.spawn(work)
 
-    async def add_database(self, file: str) -> str:
-        """Serve the database in `file`; its name. Raises LogError and OvsdbError."""
+    async def close(self) -> None:
+        """Stop serving."""
+        async with self._reconfiguring:
+            for remote in self.remotes.values():
+                await remote.close()
+            self.remotes.clear()
+        await self.server.close()
+
+    def configuration(self) -> Configuration:
+        """What is served now, as the command line would say it."""
+        return Configuration(tuple(self.files), dict(self.wanted), self.tls)
+
+    def _changed_by_command(self) -> None:
+        if self._save is not None:
+            self._save(self.configuration())
+
+    # Databases
+
+    async def add_database(self, file: str) -> None:
+        """Serve the database in `file` too.
+
+        Raises LogError, OvsdbError and ConfigurationError.
+        """
+        await self._open(file)
+        await self.reconfigure()
+        self._changed_by_command()
+
+    async def remove_database(self, name: str) -> None:
+        """Stop serving the database `name`, and what it says of remotes and TLS files."""
+        await self._close(name)
+        await self.reconfigure()
+        self._changed_by_command()
+
+    async def _open(self, file: str) -> None:
         if file.startswith("relay:"):
             raise ConfigurationError(f"{file}: relay databases are not supported yet")
+        if any(_is_same_file(file, other) for other in self.files):
+            raise LogError(f"{file}: already open")
         log = await open_log(file, fsync=self._fsync)
         try:
             runner = await self.server.add_database(log)
@@ -45,34 +151,267 @@ class Runtime:
             await log.close()
             raise
         self.files[file] = runner.name
-        return runner.name
+        self._schedules[runner] = Schedule(self.server.clock.now_msec())
+        runner.watchers.append(partial(self._tables_changed, runner.name))
 
-    async def add_remote(self, target: str, options: RemoteOptions) -> None:
-        """Serve `target` too. Raises TargetError and OSError."""
-        remote = Remote(self.server, target, options, self.tls_files)
-        await remote.start()
-        self.remotes[target] = remote
+    async def _close(self, name: str) -> None:
+        self.files = {file: other for file, other in self.files.items() if other != name}
+        del self._schedules[self.server.runners[name]]
+        await self.server.remove_database(name)
+
+    def log_changes(self, runner: Runner, table: str, wanted: bool) -> None:
+        """Log the changes of `table` from now on, or no more."""
+        if runner.change_log is None:
+            runner.change_log = ChangeLog(self._change_limit)
+        if wanted:
+            runner.change_log.tables.add(table)
+        else:
+            runner.change_log.tables.discard(table)
+
+    # Remotes
+
+    async def add_remote(self, target: str) -> None:
+        """Serve `target` too. Raises ConfigurationError and TargetError."""
+        self._check_remote(target)
+        self.wanted.setdefault(target, RemoteOptions())
+        await self.reconfigure()
+        self._changed_by_command()
 
     async def remove_remote(self, target: str) -> None:
-        """Stop serving `target`."""
-        await self.remotes.pop(target).close()
+        """Stop serving `target`, one of `wanted`."""
+        del self.wanted[target]
+        await self.reconfigure()
+        self._changed_by_command()
+
+    def _check_remote(self, target: str) -> None:
+        if target.startswith(PREFIX):
+            database_remotes.find(target, self._databases())
+        else:
+            Target.parse(target)
+
+    def _databases(self) -> dict[str, Database]:
+        return {name: runner.database for name, runner in self.server.runners.items()}
+
+    # Configuration
+
+    async def reload(self) -> bool:
+        """Serve what the configuration file says now; whether all of it can be served.
+
+        Raises ConfigurationError, and then has changed nothing.
+        """
+        assert self.config_file is not None
+        _LOG.info("loading configuration from '%s'", self.config_file)
+        configuration = config_file.read(self.config_file)
+        for file, name in list(self.files.items()):
+            if file not in configuration.databases:
+                await self._close(name)
+        opened = [await self._reopen(file) for file in configuration.databases]
+        self.wanted = dict(configuration.remotes)
+        await self.reconfigure()
+        return all(opened) and not self._errors and not self._failures
+
+    async def _reopen(self, file: str) -> bool:
+        if file in self.files:
+            return True
+        try:
+            await self._open(file)
+        except (LogError, OvsdbError, ConfigurationError) as error:
+            _LOG.warning("failed to open database '%s': %s", file, error)
+            return False
+        return True
+
+    async def reconfigure(self) -> None:
+        """Serve exactly the remotes that are wanted now, with the TLS files of now."""
+        async with self._reconfiguring:
+            errors: list[str] = []
+            self._watched = {}
+            targets = dict(self._targets(errors))
+            self._tls_files = self._read_tls_files(errors)
+            for error in errors:
+                if error not in self._errors:
+                    _LOG.warning("%s", error)
+            self._errors = errors
+            for target in [target for target in self.remotes if target not in targets]:
+                _RPC_LOG.info("%s: remote deconfigured", target)
+                await self.remotes.pop(target).close()
+            failures = {}
+            for target, options in targets.items():
+                failure = await self._serve(target, options)
+                if failure is not None:
+                    failures[target] = failure
+            self._failures = failures
+
+    def _targets(self, errors: list[str]) -> Iterator[tuple[str, RemoteOptions]]:
+        for target, options in self.wanted.items():
+            if not target.startswith(PREFIX):
+                yield target, options
+            else:
+                place = self._find(target, errors)
+                if place is not None:
+                    yield from database_remotes.remotes(place)
+
+    def _find(self, spec: str, errors: list[str]) -> Place | None:
+        """The column that `spec` names, whose tables are followed from now on."""
+        try:
+            place = database_remotes.find(spec, self._databases())
+        except ConfigurationError as error:
+            errors.append(str(error))
+            return None
+        self._watched.setdefault(place.database.name, set()).update(place.tables)
+        return place
+
+    async def _serve(self, target: str, options: RemoteOptions) -> str | None:
+        """Serve `target` with `options`; what is wrong if that is not possible."""
+        if target in self.remotes:
+            self.remotes[target].options = options
+            return None
+        try:
+            remote = Remote(self.server, target, options, self.tls_files)
+            await remote.start()
+        except TargetError as error:
+            return self._failed(target, str(error), "%s")
+        except OSError as error:
+            failure = error.strerror or str(error)
+            return self._failed(target, failure, f"{target}: listen failed: %s")
+        self.remotes[target] = remote
+        return None
+
+    def _failed(self, target: str, failure: str, message: str) -> str:
+        """Log the failure, once however often it is tried again."""
+        if self._failures.get(target) != failure:
+            _RPC_LOG.error(message, failure)
+        return failure
 
     def tls_files(self) -> TlsFiles:
         """The TLS files of now."""
-        settings = self.tls
+        return self._tls_files
+
+    def _read_tls_files(self, errors: list[str]) -> TlsFiles:
+        given = {field.name: getattr(self.tls, field.name) for field in fields(self.tls)}
+        read = replace(
+            self.tls, **{name: self._read_string(text, errors) for name, text in given.items()}
+        )
         return TlsFiles(
-            private_key=settings.private_key,
-            certificate=settings.certificate,
-            ca_cert=settings.ca_cert or settings.bootstrap_ca_cert,
-            peer_ca_cert=settings.peer_ca_cert,
-            bootstrap=settings.bootstrap_ca_cert is not None,
-            protocols=settings.ssl_protocols,
-            ciphers=settings.ssl_ciphers,
-            ciphersuites=settings.ssl_ciphersuites,
+            private_key=read.private_key,
+            certificate=read.certificate,
+            ca_cert=read.ca_cert or read.bootstrap_ca_cert,
+            peer_ca_cert=read.peer_ca_cert,
+            bootstrap=read.bootstrap_ca_cert is not None,
+            protocols=read.ssl_protocols,
+            ciphers=read.ssl_ciphers,
+            ciphersuites=read.ssl_ciphersuites,
         )
 
-    async def close(self) -> None:
-        """Stop serving."""
-        for target in list(self.remotes):
-            await self.remove_remote(target)
-        await self.server.close()
+    def _read_string(self, text: str | None, errors: list[str]) -> str | None:
+        """`text` itself, or what stands in the column that it names."""
+        if text is None or not text.startswith(PREFIX):
+            return text
+        place = self._find(text, errors)
+        try:
+            return None if place is None else database_remotes.first_string(place)
+        except ConfigurationError as error:
+            errors.append(str(error))
+            return None
+
+    def _tables_changed(self, database: str, tables: set[str]) -> None:
+        if not tables.isdisjoint(self._watched.get(database, ())):
+            self._dirty.set()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            await self.reconfigure()
+
+    # Upkeep
+
+    async def _upkeep(self) -> None:
+        while True:
+            self._write_status()
+            if self._failures:
+                await self.reconfigure()
+            await self._compact_what_is_due()
+            await self.server.clock.sleep(UPKEEP_MSEC)
+
+    async def _tick(self) -> None:
+        while True:
+            await self.server.clock.sleep(SLOT_SECONDS * 1000)
+            self.coverage.tick(self.server.clock.now_msec() / 1000)
+
+    def _write_status(self) -> None:
+        """Write what has changed of the status columns."""
+        operations: dict[str, list[dict[str, Any]]] = {}
+        for spec in self.wanted:
+            place = self._find(spec, []) if spec.startswith(PREFIX) else None
+            if place is not None:
+                updates = database_remotes.status_operations(place, self._status)
+                operations.setdefault(place.database.name, []).extend(updates)
+        now = self.server.clock.now_msec()
+        for name, updates_of_all in operations.items():
+            if updates_of_all:
+                request = Transact(_StatusWriter(), b"null", updates_of_all, now)
+                self.server.runners[name].transact(request)
+
+    def _status(self, target: str) -> RemoteStatus:
+        if target in self.remotes:
+            return self.remotes[target].status()
+        details = {"last_error": self._failures.get(target, ""), **NEVER_CONNECTED.details}
+        return RemoteStatus(False, {name: text for name, text in details.items() if text})
+
+    # Compaction
+
+    async def compact(self, runner: Runner) -> None:
+        """Compact the database's log. Raises LogError."""
+        schedule = self._schedules[runner]
+        async with self._compacting:
+            started = JOBS.start()
+            failed = True
+            try:
+                await runner.compact()
+                failed = False
+            finally:
+                schedule.restart(self.server.clock.now_msec(), failed=failed)
+            JOBS.finish("compact", started)
+        if self.trims_memory:
+            ctypes.CDLL(None).malloc_trim(0)
+
+    async def _compact_what_is_due(self) -> None:
+        for runner, schedule in list(self._schedules.items()):
+            if runner.log is None or not schedule.is_due(runner.log, self.server.clock.now_msec()):
+                continue
+            try:
+                await self.compact(runner)
+            except LogError as error:
+                _LOG.info("%s", error)
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False  # one that is not there is told of when it is opened
+
+
+class _StatusWriter:
+    """The server itself, as the client that writes the status columns."""
+
+    read_only = False
+    role = ""
+    identity = None
+
+    def __init__(self) -> None:
+        self.waiting: dict[bytes, Runner] = {}
+
+    def owns_lock(self, name: str) -> bool:
+        """See `Client.owns_lock`."""
+        return False
+
+    def reply(self, id_bytes: bytes, result: bytes) -> None:
+        """See `Requester.reply`."""
+        for item in orjson.loads(result):
+            if item is not None and "error" in item:
+                self.reply_error(id_bytes, item)
+
+    def reply_error(self, id_bytes: bytes, error: Any) -> None:
+        """See `Requester.reply_error`."""
+        _LOG.error("Failed to update remote status: %s", error)

@@ -31,6 +31,8 @@ class Server:
         self.history_bytes = history_bytes
         self.server_id = new_uuid()
         self.locks = Locks()
+        # What `ovsdb-server/disable-monitor-cond` takes away.
+        self.disabled_methods: frozenset[str] = frozenset()
         self.sessions: dict[Session, None] = {}
         self.runners: dict[str, Runner] = {}
         self._loop = asyncio.get_running_loop()
@@ -126,7 +128,7 @@ class Server:
         self.sessions.pop(session, None)
         for key in list(session.monitors):
             session.forget_monitor(key)
-        for runner in set(session.requests.values()):
+        for runner in set(session.waiting.values()):
             runner.cancel_all(session)
         for name in list(session.locks):
             self.unlock(session, name)

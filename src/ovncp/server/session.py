@@ -43,7 +43,7 @@ class Session(asyncio.Protocol):
         self.identity: str | None = None
         self.monitors: dict[bytes, tuple[Monitor, Runner]] = {}
         self.locks: set[str] = set()
-        self.requests: dict[bytes, Runner] = {}
+        self.waiting: dict[bytes, Runner] = {}
         self.is_change_aware = False
         self.connected_msec = 0
         self.received_msec = 0
@@ -157,7 +157,7 @@ class Session(asyncio.Protocol):
     def _handle_request(self, message: Any) -> None:
         request = Request(self, message["method"], message["params"], _dump(message["id"]))
         handle = METHODS.get(request.method)
-        if handle is None:
+        if handle is None or request.method in self.server.disabled_methods:
             self.reply_error(request.id_bytes, "unknown method")
         else:
             handle(request)
@@ -171,10 +171,6 @@ class Session(asyncio.Protocol):
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """See `Requester.reply_error`."""
         self.send(b'{"id":%b,"error":%b}' % (id_bytes, _dump(error)))
-
-    def finished(self, id_bytes: bytes) -> None:
-        """See `Requester.finished`."""
-        self.requests.pop(id_bytes, None)
 
     def notify(self, method: str, params: list[Any]) -> None:
         """Send a notification."""
@@ -239,6 +235,11 @@ class Session(asyncio.Protocol):
         monitor, runner = self.monitors.pop(key)
         self._behind.pop(monitor, None)
         runner.database.monitors.remove(monitor)
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether the client was asked for a sign of life, and has given none yet."""
+        return self._probing
 
     @property
     def backlog_bytes(self) -> int:

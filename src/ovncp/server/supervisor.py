@@ -6,6 +6,7 @@ the order that it chooses.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -24,7 +25,7 @@ STEADY_SECONDS = 60.0
 """A child that has run so long starts again after the shortest pause."""
 
 _POLL_SECONDS = 0.02
-_LONGEST_LINE_BYTES = 1 << 20
+_LONGEST_LINE_BYTES = 1 << 30  # a debug line may hold a whole message
 _PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str, str], None]
@@ -81,7 +82,8 @@ class Child:
         while not await self._serves():
             if self._process.returncode is not None:
                 how = await self._end()
-                raise Failed(f"it did not start ({how}): {''.join(self._last_lines)}")
+                last_line = "".join(self._last_lines)
+                raise Failed(f"{self.program.name} {how} before it served: {last_line}")
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _serves(self) -> bool:
@@ -106,43 +108,57 @@ class Child:
         assert self._process is not None and self._reader is not None
         status = await self._process.wait()
         await self._reader
-        return describe_status(-status if status < 0 else status << 8)
+        return f"ended ({describe_status(-status if status < 0 else status << 8)})"
 
     async def watch(self) -> None:
         """Start the program again whenever it ends, until it is stopped.
 
-        Raises Failed when it does not begin to serve again.
+        Raises Failed when one with a socket does not begin to serve again.
         """
         backoff = MIN_BACKOFF_SECONDS
-        while True:
-            how = await self._end()
-            if self._stopping:
-                return
+        how = await self._end()
+        while not self._stopping:
             if time.monotonic() - self._started > STEADY_SECONDS:
                 backoff = MIN_BACKOFF_SECONDS
-            self._say(self.program.name, f"ended ({how}); starting again in {backoff:.0f} s")
+            self._say(self.program.name, f"{how}; starting again in {backoff:.0f} s")
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
+            how = await self._start_again()
+
+    async def _start_again(self) -> str:
+        """How the program ended this time."""
+        if self._stopping:
+            return ""
+        try:
             await self.start()
+        except Failed as error:
+            if self.program.socket is not None:
+                raise
+            return str(error)
+        return await self._end()
 
     async def stop(self, patience_seconds: float) -> None:
         """Ask the program to end, and kill it if it takes too long."""
         self._stopping = True
-        if not self.pid:
+        if self._process is None or not self.pid:
             return
-        os.kill(self.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._end(), patience_seconds)
+            await asyncio.wait_for(self._process.wait(), patience_seconds)
         except TimeoutError:
             self._say(self.program.name, f"does not end within {patience_seconds:g} s; killing it")
             self.kill()
-            await self._end()
+        await self._end()
 
     def kill(self) -> None:
         """End the program at once."""
         self._stopping = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
         if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended, and we are yet to be told
+                os.kill(self.pid, number)
 
 
 def _dying_with(parent: int) -> Callable[[], None]:

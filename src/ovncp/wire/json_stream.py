@@ -16,6 +16,7 @@ the check of the atom has to narrow; and C refuses denormal doubles, which are l
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -199,7 +200,7 @@ class JsonStream:
         self._pieces.append(data)
         self._size += len(data)
         self._check_size(self._size)
-        if self._size >= self._check_at:
+        if self._size >= self._check_at or self._depth > MAX_DEPTH:
             self._check_at = self._size * _CHECK_GROWTH
             self._pieces = [b"".join(self._pieces)]
             _check_prefix(self._pieces[0])
@@ -260,11 +261,9 @@ def _decode(text: bytes) -> Any:
 def _check_prefix(text: bytes) -> None:
     """Raises `JsonError` if no continuation of `text` is JSON."""
     try:
-        orjson.loads(text)
+        orjson.loads(_OPEN + text)
     except orjson.JSONDecodeError as error:
         if error.msg.startswith("unexpected end of data"):
             return
-    try:
+    with suppress(Incomplete):
         read_strictly(text, final=False, trailer=False)
-    except Incomplete:
-        return

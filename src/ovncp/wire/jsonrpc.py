@@ -1,5 +1,10 @@
-"""JSON-RPC 1.0 messages, as OVSDB uses them (RFC 7047 section 4)."""
+"""JSON-RPC 1.0 messages, as OVSDB uses them (RFC 7047 section 4).
 
+What a peer's value must look like to be a message, in the C server's words, and how ours are
+written.  A member that is null counts as absent.
+"""
+
+import json
 from enum import Enum
 from typing import Any
 
@@ -26,6 +31,7 @@ _MEMBERS = {
     Kind.REPLY: frozenset(("result", "id")),
     Kind.ERROR: frozenset(("error", "id")),
 }
+_CALL = frozenset(("method", "params", "id"))  # what nearly all messages have
 _ALL = ("method", "params", "result", "error", "id")
 
 
@@ -33,10 +39,9 @@ def check(message: Any) -> Kind:
     """The kind of `message`. Raises InvalidMessage."""
     if type(message) is not dict:
         raise InvalidMessage("message is not a JSON object")
-    method = message.get("method")
-    if type(method) is str and type(message.get("params")) is list and len(message) == 3:
-        if "id" in message:
-            return Kind.NOTIFICATION if message["id"] is None else Kind.REQUEST
+    is_call = message.keys() == _CALL and type(message["params"]) is list
+    if is_call and type(message["method"]) is str:
+        return Kind.NOTIFICATION if message["id"] is None else Kind.REQUEST
     return _check_slowly(message)
 
 
@@ -65,21 +70,30 @@ def _kind(present: set[str]) -> Kind:
     return Kind.REQUEST if "id" in present else Kind.NOTIFICATION
 
 
+def encode(value: Any) -> bytes:
+    """`value` as JSON text; what was no UTF-8 in a string that came in goes out as it came."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a lone surrogate
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "surrogateescape")
+
+
 def encode_request(request_id: Any, method: str, params: list[Any]) -> bytes:
     """A request."""
-    return orjson.dumps({"id": request_id, "method": method, "params": params})
+    return encode({"id": request_id, "method": method, "params": params})
 
 
 def encode_notification(method: str, params: list[Any]) -> bytes:
     """A notification."""
-    return orjson.dumps({"id": None, "method": method, "params": params})
+    return encode({"id": None, "method": method, "params": params})
 
 
 def encode_reply(request_id: Any, result: Any) -> bytes:
     """The answer to a request."""
-    return orjson.dumps({"id": request_id, "result": result, "error": None})
+    return encode({"id": request_id, "result": result, "error": None})
 
 
 def encode_error(request_id: Any, error: Any) -> bytes:
-    """The answer to a request that failed."""
-    return orjson.dumps({"id": request_id, "error": error})
+    """The answer to a request that failed; like the C server's, it has no "result"."""
+    return encode({"id": request_id, "error": error})

@@ -1,0 +1,348 @@
+"""`ovncp up`: a Northbound and a Southbound database, and `ovn-northd` between them.
+
+Each runs as a child in the foreground of one directory, which has all that is theirs: databases,
+sockets, pidfiles, logs. What would stand in the way is looked for before anything starts. A child
+that dies is started again after a pause, as the clients of a database expect, who connect again
+and lose nothing; a database that does not come back ends everything, so that whoever watches over
+this command learns of it.
+"""
+
+import asyncio
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ovncp
+from ovncp.cli import options
+from ovncp.cli.options import Argument, Option, OptionError, Parsed
+from ovncp.server import preflight, provision
+from ovncp.server.preflight import Refused
+from ovncp.server.supervisor import Child, Failed, Program
+
+PROGRAM = "ovncp up"
+
+OPTIONS = (
+    Option("data-dir", Argument.REQUIRED, "", "DIR", "where everything is kept (./var)"),
+    Option("schema-dir", Argument.REQUIRED, "", "DIR", "where OVN's schemas are (/usr/share/ovn)"),
+    Option("nb-port", Argument.REQUIRED, "", "PORT", "TCP port of the Northbound (6641)"),
+    Option("sb-port", Argument.REQUIRED, "", "PORT", "TCP port of the Southbound (6642)"),
+    Option("northd", Argument.REQUIRED, "", "yes|no", "whether to run ovn-northd (yes)"),
+    Option("no-northd", help="the same as --northd=no"),
+)
+DEFAULTS = {
+    "data-dir": "var",
+    "schema-dir": "/usr/share/ovn",
+    "nb-port": "6641",
+    "sb-port": "6642",
+    "northd": "yes",
+}
+ENVIRONMENT = {f"OVNCP_{name.upper().replace('-', '_')}": name for name in DEFAULTS}
+"""The variables that set what an option of this name does not."""
+
+OURS = (sys.executable, "-m", "ovncp")
+
+_NORTHD_PATH = "/usr/sbin:/sbin:/usr/bin"  # where packages put it, which is not on every PATH
+_NORTHD_SECONDS = 5.0
+_SERVER_SECONDS = 20.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command line and the environment, checked."""
+
+    data_dir: Path
+    schema_dir: Path
+    nb_port: int
+    sb_port: int
+    northd: bool
+
+
+class Commands(NamedTuple):
+    """The command lines of the programs that are run; `northd` is None where there is none."""
+
+    server: Sequence[str]
+    tool: Sequence[str]
+    northd: Sequence[str] | None
+
+
+class Side(NamedTuple):
+    """One of the two databases, and the names of what is its own."""
+
+    name: str
+    title: str
+    database: str
+    root: str
+    schema: str
+    file: str
+    stem: str
+    port: Callable[[Settings], int]
+
+
+NB = Side(
+    "nb",
+    "Northbound",
+    "OVN_Northbound",
+    "NB_Global",
+    "ovn-nb.ovsschema",
+    "nb.db",
+    "ovnnb_db",
+    lambda settings: settings.nb_port,
+)
+SB = Side(
+    "sb",
+    "Southbound",
+    "OVN_Southbound",
+    "SB_Global",
+    "ovn-sb.ovsschema",
+    "sb.db",
+    "ovnsb_db",
+    lambda settings: settings.sb_port,
+)
+SIDES = (NB, SB)
+
+
+def usage() -> str:
+    """The text of --help."""
+    head = (
+        f"usage: {PROGRAM} [OPTION...]\n"
+        "Runs a Northbound and a Southbound database, and ovn-northd where it is installed, until\n"
+        "Ctrl-C. All of it is kept in one directory, and is there again the next time.\n"
+    )
+    environment = "".join(f"  {variable}\n" for variable in ENVIRONMENT)
+    return (
+        head
+        + options.describe("Options", (*OPTIONS, options.GENERAL_OPTIONS[0]))
+        + f"\nVariables, for what no option sets:\n{environment}"
+    )
+
+
+def settings_of(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
+    """Check what was asked for. Raises Refused."""
+    if parsed.arguments:
+        raise Refused(f"{parsed.arguments[0]!r} is no option; --help has those that are")
+    unknown = [name for name in environment if name.startswith("OVNCP_")]
+    unknown = [name for name in unknown if name not in ENVIRONMENT]
+    if unknown:
+        raise Refused(f"{unknown[0]} means nothing; the variables are {', '.join(ENVIRONMENT)}")
+    values = dict(DEFAULTS)
+    values |= {
+        option: environment[name] for name, option in ENVIRONMENT.items() if name in environment
+    }
+    values |= {name: value for name, value in parsed.options if value is not None}
+    if parsed.has("no-northd"):
+        values["northd"] = "no"
+    settings = Settings(
+        data_dir=Path(values["data-dir"]).absolute(),
+        schema_dir=Path(values["schema-dir"]).absolute(),
+        nb_port=_port("nb-port", values),
+        sb_port=_port("sb-port", values),
+        northd=_yes_or_no("northd", values),
+    )
+    if settings.nb_port == settings.sb_port:
+        raise Refused(f"--nb-port and --sb-port are both {settings.nb_port}: they must differ")
+    return settings
+
+
+def _port(name: str, values: Mapping[str, str]) -> int:
+    text = values[name]
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise Refused(f"--{name}: {text!r} is no port, a number from 1 to 65535")
+    return int(text)
+
+
+def _yes_or_no(name: str, values: Mapping[str, str]) -> bool:
+    if values[name] not in ("yes", "no"):
+        raise Refused(f"--{name}: {values[name]!r} is neither yes nor no")
+    return values[name] == "yes"
+
+
+def installed() -> Commands:
+    """Our own server and tool, and the `ovn-northd` of this machine."""
+    northd = shutil.which("ovn-northd", path=f"{os.environ.get('PATH', '')}:{_NORTHD_PATH}")
+    return Commands((*OURS, "ovsdb-server"), (*OURS, "ovsdb-tool"), (northd,) if northd else None)
+
+
+def main(argv: Sequence[str], commands: Commands | None = None) -> int:
+    """Run until a signal; `argv` is without the verb. Returns the exit status."""
+    try:
+        parsed = options.parse(argv, (*OPTIONS, options.GENERAL_OPTIONS[0]))
+        if parsed.has("help"):
+            print(usage(), end="")
+            return 0
+        settings = settings_of(parsed, os.environ)
+        lock = check(settings)
+        try:
+            return asyncio.run(Up(settings, commands or installed()).run())
+        finally:
+            os.close(lock)
+    except (OptionError, Refused, Failed) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+
+
+def check(settings: Settings) -> int:
+    """See that nothing stands in the way; the data directory's lock. Raises Refused."""
+    for side in SIDES:
+        preflight.check_socket_path(settings.data_dir / f"{side.stem}.sock")
+    lock = preflight.take_directory(settings.data_dir)
+    for side in SIDES:
+        preflight.check_database_is_free(settings.data_dir / side.file)
+        preflight.check_port_is_free(side.port(settings), f"--{side.name}-port")
+    return lock
+
+
+def server_program(side: Side, settings: Settings, server: Sequence[str]) -> Program:
+    """The server of one side."""
+    directory = settings.data_dir
+    socket = directory / f"{side.stem}.sock"
+    remotes = (
+        f"punix:{socket}",
+        f"ptcp:{side.port(settings)}:{preflight.LOOPBACK}",
+        f"db:{side.database},{side.root},connections",
+    )
+    argv = (
+        *server,
+        *(f"--remote={remote}" for remote in remotes),
+        *_daemon_options(directory, side.stem, f"ovsdb-server-{side.name}"),
+        str(directory / side.file),
+    )
+    return Program(side.name, argv, socket)
+
+
+def northd_program(settings: Settings, northd: Sequence[str]) -> Program:
+    """The `ovn-northd` between the two."""
+    nb, sb = (_address(side, settings) for side in SIDES)
+    argv = (
+        *northd,
+        f"--ovnnb-db={nb}",
+        f"--ovnsb-db={sb}",
+        *_daemon_options(settings.data_dir, "ovn-northd", "ovn-northd"),
+    )
+    return Program("northd", argv)
+
+
+def _daemon_options(directory: Path, stem: str, log: str) -> tuple[str, ...]:
+    return (
+        "-vsyslog:off",
+        "-vPATTERN:console:%p|%c|%m",
+        f"--log-file={directory}/{log}.log",
+        f"--unixctl={directory}/{stem}.ctl",
+        f"--pidfile={directory}/{stem}.pid",
+    )
+
+
+def _address(side: Side, settings: Settings) -> str:
+    return f"unix:{settings.data_dir}/{side.stem}.sock"
+
+
+class Up:
+    """All that runs. `stopping` is set when it is to end."""
+
+    def __init__(self, settings: Settings, commands: Commands) -> None:
+        self.settings = settings
+        self.commands = commands
+        self.stopping = asyncio.Event()
+        self.servers = [
+            Child(server_program(side, settings, commands.server), self._relay) for side in SIDES
+        ]
+        self.northd: Child | None = None
+
+    async def run(self) -> int:
+        """Start everything, and run until a signal; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        say("up", f"ovncp {ovncp.__version__}, everything is kept in {self.settings.data_dir}")
+        try:
+            await self._until_stopped(self._serve())
+        finally:
+            await self._stop()
+        say("up", "stopped; the data are kept")
+        return 0
+
+    def _on_signal(self) -> None:
+        if not self.stopping.is_set():
+            say("up", "stopping; once more, and it is at once")
+            self.stopping.set()
+            return
+        for child in self._children():
+            child.kill()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` until it fails or `stopping` is set."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.wait((working, stopping))
+        if not working.cancelled():
+            working.result()
+
+    async def _serve(self) -> None:
+        directory, schemas = self.settings.data_dir, self.settings.schema_dir
+        for side in SIDES:
+            file, schema = directory / side.file, schemas / side.schema
+            say(side.name, await provision.provide(file, schema, self.commands.tool))
+        await asyncio.gather(*(child.start() for child in self.servers))
+        await self._start_northd()
+        print(how_to_connect(self.settings), flush=True)
+        await asyncio.gather(*(child.watch() for child in self._children()))
+
+    async def _start_northd(self) -> None:
+        if not self.settings.northd:
+            say("northd", "not wanted: what is configured does not become flows")
+        elif self.commands.northd is None:
+            say("northd", "not installed (on Debian: apt-get install ovn-central), so that what is")
+            say("northd", "configured does not become flows")
+        else:
+            self.northd = Child(northd_program(self.settings, self.commands.northd), self._relay)
+            await self.northd.start()
+
+    async def _stop(self) -> None:
+        """End northd before the databases that it writes to."""
+        self.stopping.set()
+        if self.northd is not None:
+            await self.northd.stop(_NORTHD_SECONDS)
+        await asyncio.gather(*(child.stop(_SERVER_SECONDS) for child in self.servers))
+
+    def _children(self) -> list[Child]:
+        return [*([self.northd] if self.northd else []), *self.servers]
+
+    def _relay(self, name: str, line: str) -> None:
+        """Show a line about a child or from it, in which case it has OVS's level and module."""
+        level, module, text = line.split("|", 2) if line.count("|") >= 2 else ("", "", line)
+        if module.startswith("fatal_signal") and self.stopping.is_set():
+            return  # it says that it was told to stop, by us
+        say(name, text if level in ("", "INFO") else f"{level} {text}")
+
+
+def how_to_connect(settings: Settings) -> str:
+    """What to type in another terminal."""
+    addresses = "".join(
+        f"    {side.title}  {_address(side, settings)}\n"
+        f"    {'':<{len(side.title)}}  tcp:{preflight.LOOPBACK}:{side.port(settings)}\n"
+        for side in SIDES
+    )
+    nb, sb = (shlex.quote(_address(side, settings)) for side in SIDES)
+    return (
+        f"\n{addresses}\n"
+        "In another terminal:\n"
+        f"    export OVN_NB_DB={nb} OVN_SB_DB={sb}\n"
+        "    ovn-nbctl show\n"
+        f"or, for one command: ovn-nbctl --db={nb} show\n"
+        "Ctrl-C stops everything, and keeps it.\n"
+    )
+
+
+def say(name: str, text: str) -> None:
+    """Print a line of the log; `name` is what it is about."""
+    print(f"{time.strftime('%H:%M:%S')}  {name:<6}  {text}", flush=True)

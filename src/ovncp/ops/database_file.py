@@ -1,0 +1,178 @@
+"""A standalone database file as a whole, worked on while no server has it (ovsdb-tool(1)).
+
+Reading takes no lock, so that it may be done beside a running server; writing takes it. Either
+wants the file to be whole: a torn or damaged record is an error here, since a tool that cut it off
+would hide from its user what a server warns of. Errors are OvsdbError with the C server's words.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ovncp.log import lockfile, logfile
+from ovncp.log.base import Locked, LogError
+from ovncp.log.record import STANDALONE, Record
+from ovncp.ops.refusal import Refusal
+from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.wire.json_stream import JsonError, parse
+
+if TYPE_CHECKING:
+    # An execution engine takes a while to import, and most verbs only look at the schema.
+    from ovncp.ovsdb.database import Database
+
+UuidSource = Callable[[], str]
+
+_ROWS_PER_PIECE = 1000
+
+
+@contextlib.contextmanager
+def log_errors() -> Iterator[None]:
+    """Turn the errors of the log into those of the database."""
+    try:
+        yield
+    except LogError as error:
+        raise OvsdbError(error.tag, error.details, io_error=error.io_error) from error
+
+
+def is_standalone(path: str) -> bool:
+    """Whether the database file `path` is a standalone one; the others are clustered."""
+    with log_errors():
+        return logfile.magic(path) == STANDALONE
+
+
+def records(path: str) -> Iterator[Any]:
+    """The JSON values in the file `path`: its schema, then its transactions."""
+    with log_errors():
+        for record in logfile.read_records(path):
+            yield _parse(path, record)
+
+
+def _parse(path: str, record: Record) -> Any:
+    where = f"{path}: {record.end - record.start} bytes starting at offset {record.start}"
+    try:
+        json = parse(record.data)
+    except JsonError as error:
+        raise OvsdbError("syntax error", f"{where} are not valid JSON ({error})") from error
+    if type(json) is not dict:
+        raise OvsdbError("syntax error", f"{where} are not a JSON object")
+    return json
+
+
+def read_schema(path: str) -> DatabaseSchema:
+    """The schema in the database file `path`."""
+    return DatabaseSchema.from_json(next(records(path)))
+
+
+def read(path: str, new_uuid: UuidSource, schema: DatabaseSchema | None = None) -> "Database":
+    """The database in the file `path`; with `schema`, what fits of it in place of its own."""
+    from ovncp.ovsdb import entry
+    from ovncp.ovsdb.database import Database
+
+    with log_errors():
+        stored = logfile.read_records(path)
+        own = DatabaseSchema.from_json(_parse(path, next(stored)))
+        start_id = entry.next_id("", orjson.dumps(own.to_json()))
+        database = Database(schema or own, new_uuid, transaction_id=start_id)
+        for record in stored:
+            json = _parse(path, record)
+            database.replay(json, record.data, converting=schema is not None)
+    return database
+
+
+def create(path: str, schema: DatabaseSchema) -> None:
+    """Make the file `path`, of an empty database."""
+    with log_errors():
+        logfile.create(path, _schema_data(schema))
+
+
+def _schema_data(schema: DatabaseSchema) -> bytes:
+    return orjson.dumps(schema.to_json())
+
+
+@contextlib.contextmanager
+def open_to_write(path: str) -> Iterator[logfile.LogFile]:
+    """The file `path`, locked; it may be read while it is open, and does not change meanwhile."""
+    with log_errors():
+        log = logfile.LogFile(path, strict=True)
+        try:
+            yield log
+        finally:
+            log.close()
+
+
+def compact(
+    path: str, target: str | None, comment: str, new_uuid: UuidSource, now_msec: int
+) -> None:
+    """Replace the transactions of `path` by one, in place or in the new file `target`.
+
+    The comment of it keeps the id of the last transaction, so that clients which resume after that
+    one still can (ovsdb-server(7) section 4.1.15).
+    """
+
+    def snapshot(database: "Database") -> Iterator[bytes]:
+        last = f"{comment} (transaction {database.transaction_id})"
+        return _snapshot(database, last, now_msec)
+
+    with _locked(path, target) as (source, log):
+        database = read(source, new_uuid)
+        if log is not None:
+            log.rewrite(log.next_index - 1, snapshot(database))
+        else:
+            _create_copy(target or "", database, snapshot(database))
+
+
+def convert(
+    path: str,
+    target: str | None,
+    schema: DatabaseSchema,
+    comment: str,
+    new_uuid: UuidSource,
+    now_msec: int,
+) -> None:
+    """Give `path` another schema, in place or in the new file `target`, keeping what fits."""
+    with _locked(path, target) as (source, log):
+        database = read(source, new_uuid, schema)
+        snapshot = _snapshot(database, comment, now_msec)
+        if log is not None:
+            log.rewrite(log.next_index, snapshot, _schema_data(schema))
+        else:
+            _create_copy(target or "", database, snapshot)
+
+
+def _create_copy(target: str, database: "Database", snapshot: Iterator[bytes]) -> None:
+    logfile.create(target, _schema_data(database.schema), [b"".join(snapshot)])
+
+
+@contextlib.contextmanager
+def _locked(path: str, target: str | None) -> Iterator[tuple[str, logfile.LogFile | None]]:
+    """The name of the source, and its log if it is to be replaced."""
+    source = lockfile.follow_symlinks(path)
+    try:
+        lockfile.lock(source if target is None else target).release()
+    except Locked as error:
+        raise Refusal(f"{error.details} ({error.io_error})") from error
+    if target is None:
+        with open_to_write(source) as log:
+            yield source, log
+    else:
+        with log_errors():
+            yield source, None
+
+
+def _snapshot(database: "Database", comment: str, date_msec: int) -> Iterator[bytes]:
+    """The JSON text, in pieces, of a transaction that inserts every row of `database`."""
+    from ovncp.ovsdb import entry
+
+    yield b"{"
+    for table in database.tables.values():
+        rows = [(row.uuid, row.values) for row in table.rows.values()]
+        separator = b'"%b":{' % table.name.encode()
+        for start in range(0, len(rows), _ROWS_PER_PIECE):
+            yield separator + entry.encode_rows(table, rows[start : start + _ROWS_PER_PIECE])
+            separator = b","
+        if rows:
+            yield b"},"
+    yield entry.snapshot_tail(comment, date_msec)

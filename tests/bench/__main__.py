@@ -1,0 +1,77 @@
+"""`python -m tests.bench`: the same load on ours and on Debian's C server, as a table of ratios."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+
+from tests.bench.cases import CASES, FULL, QUICK, as_json, compare
+
+Figures = dict[str, dict[str, float]]
+HEADINGS = ("", "unit", "C", "ovncp", "ratio", "goal", "")
+
+
+def cells(name: str, figures: dict[str, float]) -> tuple[str, ...]:
+    """One row of the table; a goal that is missed says so."""
+    case = CASES[name]
+    ratio = figures["ovncp"] / figures["c"]
+    sign, met = ("≤", ratio <= (case.goal or 0)) if case.less_is_better else (
+        "≥", ratio >= (case.goal or 0)
+    )  # fmt: skip
+    goal = "" if case.goal is None else f"{sign} {case.goal:g}"
+    verdict = "" if case.goal is None else ("met" if met else "MISSED")
+    absolute = (f"{figures[kind]:,.0f}" for kind in ("c", "ovncp"))
+    return (case.title, case.unit, *absolute, f"{ratio:.2f}", goal, verdict)
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index < 2 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def markdown(rows: list[tuple[str, ...]]) -> str:
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join((head, "|---|---|---:|---:|---:|---:|---|", *body))
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=CASES, metavar="NAME",
+                        help=f"one of {', '.join(CASES)}; may be given again")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load")
+    parser.add_argument("--rounds", type=int, default=3, help="the median of so many (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print a table for the manual")
+    return parser.parse_args()
+
+
+def main() -> int:
+    chosen = options()
+    result = compare(
+        chosen.only or list(CASES),
+        QUICK if chosen.quick else FULL,
+        chosen.rounds,
+        lambda step: print(f"\r{step:<30}", end="", file=sys.stderr, flush=True),
+    )
+    print(f"\r{'':<30}\r", end="", file=sys.stderr)
+    rows = [HEADINGS, *(cells(name, figures) for name, figures in result.items())]
+    if chosen.json:
+        print(as_json(result))
+    elif chosen.markdown:
+        print(markdown(rows))
+    else:
+        print(f"Python {platform.python_version()}, {platform.machine()}; medians of "
+              f"{chosen.rounds}; ratio is ovncp / C")  # fmt: skip
+        print(aligned(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The load: bytes encoded beforehand, and sockets whose replies are counted, never parsed.
+
+A generator that parsed what it receives would measure itself.  What is counted is a mark that each
+awaited message holds exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+PIECE_BYTES = 1 << 20
+STALL_SECONDS = 120.0
+
+
+def encode(method: str, params: Any, id: Any) -> bytes:
+    message = {"method": method, "params": params, "id": id}
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+class Counter:
+    """Counts `mark` in a stream that arrives in pieces."""
+
+    def __init__(self, mark: bytes) -> None:
+        self.mark = mark
+        self.tail = b""
+        self.count = 0
+
+    def feed(self, piece: bytes) -> None:
+        # The tail is one byte shorter than the mark, so that none is counted twice.
+        kept = len(self.mark) - 1
+        seam = self.tail + piece[:kept]
+        self.count += seam.count(self.mark) + piece.count(self.mark)
+        self.tail = (self.tail + piece[-kept:])[-kept:]
+
+
+class Connection:
+    """One session over a UNIX socket, at work on sending `todo` and counting marks."""
+
+    def __init__(self, path: Path, mark: bytes) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(path))
+        self.socket.setblocking(False)
+        self.counter = Counter(mark)
+        self.received = 0
+        self.todo: list[bytes] = []
+        self.rest = memoryview(b"")
+
+    def receive(self) -> None:
+        try:
+            piece = self.socket.recv(PIECE_BYTES)
+        except BlockingIOError:
+            return
+        if not piece:
+            raise ConnectionError("the server closed the connection")
+        if b'"method":"echo"' in piece[-200:]:
+            self.todo.append(b'{"id":"echo","result":[],"error":null}')
+        self.received += len(piece)
+        self.counter.feed(piece)
+
+    def send(self) -> None:
+        while self.rest or self.todo:
+            if not self.rest:
+                self.rest = memoryview(self.todo.pop(0))
+            try:
+                self.rest = self.rest[self.socket.send(self.rest) :]
+            except BlockingIOError:
+                return
+
+
+def exchange(connections: Sequence[Connection], wanted: int) -> float:
+    """Runs until each connection has counted `wanted` marks in all; the seconds it took."""
+    start = last = time.perf_counter()
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(
+                connection.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, connection
+            )
+        open_ones = set(connections)
+        while open_ones:
+            ready = selector.select(1)
+            if ready:
+                last = time.perf_counter()
+            elif time.perf_counter() - last > STALL_SECONDS:
+                raise TimeoutError(f"the server said nothing for {STALL_SECONDS} s")
+            for key, mask in ready:
+                connection = key.data
+                if mask & selectors.EVENT_READ:
+                    connection.receive()
+                connection.send()
+                waits = selectors.EVENT_WRITE if connection.rest else 0
+                selector.modify(connection.socket, selectors.EVENT_READ | waits, connection)
+                if connection.counter.count >= wanted and connection in open_ones:
+                    open_ones.discard(connection)
+    return time.perf_counter() - start
+
+
+def call(path: Path, requests: Iterable[bytes]) -> list[Any]:
+    """The parsed results of `requests`, for preparing a load; not for measuring."""
+    requests = list(requests)
+    results: list[Any] = []
+    decoder = json.JSONDecoder()
+    with socket.socket(socket.AF_UNIX) as session:
+        session.connect(str(path))
+        for request in requests:
+            session.sendall(request)
+            text = ""
+            while True:
+                text += session.recv(PIECE_BYTES).decode()
+                try:
+                    message, _ = decoder.raw_decode(text)
+                except json.JSONDecodeError:
+                    continue
+                results.append(message["result"])
+                break
+    return results
+
+
+PIPELINE = 200
+
+
+def pipelined(connection: Connection, requests: Sequence[bytes]) -> float:
+    """Sends all `requests` with at most two blocks of `PIPELINE` under way; the seconds it took."""
+    start = time.perf_counter()
+    base = connection.counter.count
+    for sent in range(0, len(requests), PIPELINE):
+        block = requests[sent : sent + PIPELINE]
+        connection.todo.append(b"".join(block))
+        exchange([connection], base + max(0, sent - PIPELINE))
+    exchange([connection], base + len(requests))
+    return time.perf_counter() - start

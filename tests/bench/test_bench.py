@@ -1,0 +1,19 @@
+"""The benchmark runs: a tenth of its load, once, for what it prints rather than how fast it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_benchmark_measures_both_servers() -> None:
+    only = ["--only", "insert", "--only", "dump"]
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "1", "--json", *only]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = json.loads(done.stdout)
+    assert [row["name"] for row in rows] == ["insert", "dump"]
+    assert all(row["c"] > 0 and row["ovncp"] > 0 for row in rows)
