@@ -262,7 +262,8 @@ def monitored(server: Server, arguments: tuple[str, ...]) -> str:
         finally:
             process.terminate()
             process.wait()
-        return plain(Path(printed.name).read_text())
+        # The C server gives no transaction ids for a standalone database, ours does.
+        return plain(re.sub(r"last_id: [0-9a-f-]{36}", "last_id", Path(printed.name).read_text()))
 
 
 @pytest.mark.parametrize("arguments", MONITORS, ids=[" ".join(each[:3]) for each in MONITORS])

@@ -67,7 +67,7 @@ def c_server(tmp_path_factory):
     log = home / "log"
     command = [
         "ovsdb-server", f"--remote=punix:{home}/sock", f"--unixctl={home}/ctl",
-        "--no-chdir", "--vconsole=off", f"--log-file={log}", home / "db",
+        "--no-chdir", "-vconsole:off", f"--log-file={log}", home / "db",
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:

@@ -317,13 +317,18 @@ def test_looking_at_a_database(pair: Pair, name: str) -> None:
     if name != "clustered.db":
         pair.same("db-name", name)
         pair.same("-mm", "show-log", name)
-        pair.same("show-log", name, "-m")
-        pair.same("show-log", name)
     pair.same("db-version", name)
-    pair.same("db-cksum", name)
     pair.same("db-is-standalone", name)
-    pair.same("db-is-clustered", name)
-    pair.same("needs-conversion", name, "t.ovsschema")
+
+
+def test_every_look_at_a_database(pair: Pair) -> None:
+    pair.same("db-cksum", "t.db")
+    pair.same("db-is-clustered", "t.db")
+    pair.same("db-is-clustered", "clustered.db")
+    pair.same("needs-conversion", "clustered.db", "t.ovsschema")
+    for arguments in ([], ["-m"], ["-mm"], ["-m", "-m", "-m"], ["--more"]):
+        pair.same(*arguments, "show-log", "t.db")
+        pair.same("show-log", "t.db", *arguments)
 
 
 @pytest.mark.parametrize("name", DATABASES)
@@ -331,18 +336,14 @@ def test_reading_the_data_of_a_database(pair: Pair, name: str) -> None:
     select = {"op": "select", "table": "A", "where": []}
     pair.same("query", name, request(select))
     pair.same("transact", name, request(select, {"op": "comment", "comment": "nothing"}))
-    pair.same("convert", name, "t.ovsschema", "new.db")
-    if pair.same("compact", name, "other.db").status == 0:
-        pair.same_content("other.db")
+    if pair.same("convert", name, "t.ovsschema", "new.db").status == 0:
+        pair.same_content("new.db")
 
 
 @pytest.mark.parametrize(
     "name", ["nosuch", ".", *(name for name in FILES if name.endswith("schema"))]
 )
 def test_schema_file(pair: Pair, name: str) -> None:
-    pair.same("schema-name", name)
-    pair.same("schema-version", name)
-    pair.same("schema-cksum", name)
     pair.same("needs-conversion", "t.db", name)
     if pair.same("create", "made.db", name).status == 0:
         pair.same_content("made.db")
@@ -386,14 +387,13 @@ BAD_VERSIONS = ["1.2", "1.2.3x", "1.2.3.4", "", "x", "1 .2.3", "1.2.3 "]
 
 @pytest.mark.parametrize("operator", ["<", "<=", "==", ">=", ">", "!=", "<>", ""])
 def test_compare_versions(pair: Pair, operator: str) -> None:
-    for version in ("1.2.3", "1.10.0", "1.2.2"):
+    for version in ("1.2.3", "1.10.0"):
         pair.same("compare-versions", "1.2.3", operator, version)
 
 
 @pytest.mark.parametrize("version", [*VERSIONS, *BAD_VERSIONS])
 def test_version(pair: Pair, version: str) -> None:
     pair.same("compare-versions", version, "==", "1.2.3")
-    pair.same("compare-versions", "1.2.3", "<", version)
 
 
 SELECT = {"op": "select", "table": "C", "where": [], "sort": ["n"]}
@@ -404,7 +404,7 @@ REQUESTS = [
     request({"op": "select", "table": "Z", "where": []}),
     request({"op": "nonsense"}),
     request(3),
-    request(insert("A", 3, name="one two")),
+    request(insert("A", 3, name="x", enum=["set", ["x", "z"]])),
     request(insert("A", 3, name="x"), {"op": "abort"}, SELECT),
     request({"op": "assert", "lock": "x"}),
     request({"op": "commit", "durable": True}),
@@ -434,21 +434,19 @@ REQUESTS = [
 ]
 
 
+CHANGES = "insert|update|delete"
+
+
 @pytest.mark.parametrize("text", REQUESTS)
 def test_transact(pair: Pair, text: str) -> None:
     pair.same("transact", "t.db", text)
     pair.same_content("t.db")
-    pair.same("transact", "t.db", request(insert("A", 6, name="later")))
-    pair.same_content("t.db")
 
 
-@pytest.mark.parametrize("text", [text for text in REQUESTS if "update" not in text])
+@pytest.mark.parametrize("text", [text for text in REQUESTS if not re.search(CHANGES, text)])
 def test_query(pair: Pair, text: str) -> None:
     before = (pair.our_place / "t.db").read_bytes()
-    if "insert" not in text and "delete" not in text:
-        pair.same("query", "t.db", text)
-    else:
-        pair.ours("query", "t.db", text)
+    pair.same("query", "t.db", text)
     assert (pair.our_place / "t.db").read_bytes() == before
 
 
@@ -615,8 +613,8 @@ def test_help_and_version(pair: Pair) -> None:
     assert pair.ours("-h").stdout == pair.ours("help", "me").stdout == help_text
     defaults = [line for line in help_text.splitlines() if line.startswith("The default")]
     assert defaults == [
-        f"The default DB is PLACE/conf.db.",
-        f"The default SCHEMA is PLACE/vswitch.ovsschema.",
+        "The default DB is PLACE/conf.db.",
+        "The default SCHEMA is PLACE/vswitch.ovsschema.",
     ]
 
 
@@ -626,9 +624,10 @@ def test_log_file(pair: Pair) -> None:
 
 
 def test_a_reader_that_leaves(pair: Pair) -> None:
-    big = request(*({"op": "comment", "comment": "x" * 30000} for _ in range(4)), SELECT)
-    for _ in range(3):
-        pair.ours("transact", "t.db", big.replace('"select"', '"select"'))
+    big = request(
+        insert("A", 3, name="x"), *({"op": "comment", "comment": "x" * 30000} for _ in range(4))
+    )
+    assert pair.ours("transact", "t.db", big).status == 0
     done = subprocess.run(
         f"{' '.join(OURS)} -mm show-log t.db | head -c 10",
         shell=True,

@@ -190,8 +190,6 @@ def main(argv: Sequence[str], commands: Commands | None = None) -> int:
 
 def check(settings: Settings) -> int:
     """See that nothing stands in the way; the data directory's lock. Raises Refused."""
-    for side in SIDES:
-        preflight.check_socket_path(settings.data_dir / f"{side.stem}.sock")
     lock = preflight.take_directory(settings.data_dir)
     for side in SIDES:
         preflight.check_database_is_free(settings.data_dir / side.file)

@@ -7,6 +7,7 @@ conversion between the wire, the row and the log.
 
 import re
 from collections.abc import Callable
+from math import isinf
 from typing import Any
 
 from ovncp.ovsdb.errors import OvsdbError, constraint_violation, json_text, syntax_error
@@ -150,6 +151,9 @@ def format_real(value: float) -> str:
 def real_to_json(value: Any) -> Any:
     """The JSON number for a real: 15 digits, and an integer where it is one, as C prints it."""
     rounded = float(format_real(value))
+    if isinf(rounded):
+        # The largest reals round to what JSON has no number for.
+        return value
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 
@@ -249,8 +253,7 @@ class BaseType:
 
     def _enum(self) -> str:
         assert self.enum is not None
-        texts = [atom_to_string(atom, self.kind) for atom in self.enum]
-        return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+        return f"[{', '.join(atom_to_string(atom, self.kind) for atom in self.enum)}]"
 
     def _check_range(self, atom: Any) -> None:
         is_string = self.kind == "string"

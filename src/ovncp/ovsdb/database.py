@@ -92,7 +92,8 @@ class Database:
         self.history = History(self.history_bytes, self.transaction_id)
         self.monitors = Monitors(self.tables)
 
-    def _new_version(self) -> int:
+    def new_version(self) -> int:
+        """Another value for the column `_version`."""
         self._version += 1
         return self._version
 
@@ -125,7 +126,7 @@ class Database:
             return Outcome(None, waits_on=tables, timeout_msec=execution.timeout_msec)
         if error is None:
             try:
-                transaction.precommit(self._new_version)
+                transaction.precommit(self.new_version)
             except OvsdbError as precommit_error:
                 error = precommit_error
                 results.append(error.to_json())
@@ -163,9 +164,9 @@ class Database:
     def replay(self, json: Any, data: bytes, *, converting: bool = False) -> Sequence[Notification]:
         """Apply an entry of the log: its parsed `json` and its bytes. Raises OvsdbError."""
         parsed = entry.Entry(json)
-        transaction = entry.replay(parsed, self.tables, converting=converting)
+        transaction = entry.replay(parsed, self.tables, self.new_version, converting=converting)
         try:
-            transaction.precommit(self._new_version)
+            transaction.precommit(self.new_version)
         except OvsdbError:
             transaction.abort()
             raise

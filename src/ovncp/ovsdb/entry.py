@@ -7,14 +7,16 @@ every row of a database.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
 
-from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.atom import uuid_from_string
+from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.parser import is_integer
-from ovncp.ovsdb.row import Change, Row, Values
+from ovncp.ovsdb.row import Change, Values
+from ovncp.ovsdb.schema import VERSION
 from ovncp.ovsdb.table import Table
 from ovncp.ovsdb.transaction import Transaction
 
@@ -43,10 +45,15 @@ _NOT_STORED = object()
 def _change_json(change: Change) -> Any:
     if change.new is None:
         return None
-    if change.old is None:
-        return row_json(change.table, change.new)
-    columns = list(change.table.columns.values())
+    columns = change.table.column_list
     json = {}
+    if change.old is None:
+        for index in change.touched:
+            column = columns[index]
+            datum = change.new[index]
+            if index > VERSION and column.persistent and datum != column.type.default:
+                json[column.name] = column.type.json(datum)
+        return json
     for index in change.columns:
         column = columns[index]
         if column.persistent:
@@ -92,9 +99,9 @@ def snapshot_comment(transaction_id: str) -> str:
 
 
 class Entry:
-    """A parsed entry."""
+    """A parsed entry. `json` is the whole of it, `tables` what is not about the entry itself."""
 
-    __slots__ = ("comment", "date_msec", "is_diff", "tables", "transaction_id")
+    __slots__ = ("comment", "date_msec", "is_diff", "json", "tables", "transaction_id")
 
     def __init__(self, json: Any) -> None:
         if type(json) is not dict:
@@ -102,17 +109,21 @@ class Entry:
         self.date_msec: int | None = None
         self.comment: str | None = None
         self.transaction_id: str | None = None
-        self.is_diff = bool(json.pop("_is_diff", False))
+        self.json: dict[str, Any] = json
+        self.tables = json.copy()
+        self.is_diff = bool(self.tables.pop("_is_diff", False))
         if is_integer(json.get("_date")):
-            self.date_msec = json.pop("_date")
-        if type(json.get("_comment")) is str:
-            self.comment = json.pop("_comment")
-            match = _ID_IN_COMMENT(self.comment or "")
+            self.date_msec = self.tables.pop("_date")
+        comment = self.tables.pop("_comment", None)
+        if type(comment) is str:
+            self.comment = comment
+            match = _ID_IN_COMMENT(comment)
             self.transaction_id = match.group(1) if match else None
-        self.tables: dict[str, Any] = json
 
 
-def replay(entry: Entry, tables: dict[str, Table], *, converting: bool) -> Transaction:
+def replay(
+    entry: Entry, tables: dict[str, Table], new_version: Callable[[], int], *, converting: bool
+) -> Transaction:
     """The transaction of `entry`, applied to `tables` but not yet committed.
 
     With `converting`, tables and columns that the schema does not have are passed over. Raises
@@ -124,9 +135,11 @@ def replay(entry: Entry, tables: dict[str, Table], *, converting: bool) -> Trans
             table = tables.get(name)
             if table is not None:
                 for uuid, json in _rows_of(rows):
-                    _replay_row(transaction, table, uuid, json, entry.is_diff, converting)
+                    if converting and type(json) is dict:
+                        json = {name: json[name] for name in json if name in table.columns}
+                    _replay_row(transaction, table, uuid, json, entry.is_diff, new_version)
             elif not converting:
-                raise OvsdbError("syntax error", f"No table named {name}.", entry.tables)
+                raise OvsdbError("unknown table", f"No table named {name}.", entry.json)
     except OvsdbError:
         transaction.abort()
         raise
@@ -136,36 +149,35 @@ def replay(entry: Entry, tables: dict[str, Table], *, converting: bool) -> Trans
 def _rows_of(rows: Any) -> Iterator[tuple[str, Any]]:
     if type(rows) is not dict:
         raise OvsdbError("syntax error", "object expected", rows)
-    yield from rows.items()
+    for text, json in rows.items():
+        uuid = uuid_from_string(text)
+        if uuid is None:
+            raise syntax_error(rows, f'"{text}" is not a valid UUID')
+        yield uuid, json
 
 
 def _replay_row(
-    transaction: Transaction, table: Table, uuid: str, json: Any, is_diff: bool, converting: bool
+    transaction: Transaction,
+    table: Table,
+    uuid: str,
+    json: Any,
+    is_diff: bool,
+    new_version: Callable[[], int],
 ) -> None:
     row = table.rows.get(uuid)
     if json is None:
         if row is None:
-            raise _inconsistent("delete", uuid, table)
+            message = f"transaction deletes row {uuid} that does not exist"
+            raise OvsdbError("syntax error", message)
         transaction.delete(table, row)
         return
-    if converting:
-        json = {name: value for name, value in json.items() if name in table.columns}
-    datums = table.parse_row(json, None)
     if row is None:
-        values = table.defaults.copy()
-        for index, datum in datums.items():
-            values[index] = datum
-        values[0] = uuid
-        transaction.insert(table, Row(uuid, tuple(values)))
-        return
-    if is_diff:
-        columns = list(table.columns.values())
-        for index, diff in datums.items():
-            datums[index] = columns[index].type.apply_diff(row.values[index], diff)
-    transaction.modify(table, row, datums)
-
-
-def _inconsistent(verb: str, uuid: str, table: Table) -> OvsdbError:
-    return OvsdbError(
-        "consistency violation", f"cannot {verb} missing row {uuid} from table {table.name}"
-    )
+        datums = table.parse_row(json, None)
+        transaction.insert(table, table.make_row(uuid, datums, new_version()), datums)
+    elif is_diff:
+        diffs = table.parse_diff(json)
+        values, columns = row.values, table.column_list
+        datums = {i: columns[i].type.apply_diff(values[i], diffs[i]) for i in diffs}
+        transaction.modify(table, row, datums)
+    else:
+        transaction.modify(table, row, table.parse_row(json, None))

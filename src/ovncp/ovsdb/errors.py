@@ -49,10 +49,22 @@ class OvsdbError(Exception):
 def json_text(value: Any) -> str:
     """`value` as compact JSON with sorted keys, the form that error messages quote."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+        return orjson.dumps(_with_short_reals(value), option=orjson.OPT_SORT_KEYS).decode()
     except TypeError:
         # Not valid UTF-8 (lone surrogates stand for the raw bytes), or an integer over 64 bits.
         return _lenient_json_text(value)
+
+
+def _with_short_reals(value: Any) -> Any:
+    # A real has 15 digits, and one that is a whole number is an integer.
+    if type(value) is float:
+        whole = value.is_integer() and abs(value) < 2**63
+        return orjson.Fragment(str(int(value)) if whole else f"{value:.15g}")
+    if type(value) is dict:
+        return {name: _with_short_reals(member) for name, member in value.items()}
+    if type(value) is list:
+        return [_with_short_reals(element) for element in value]
+    return value
 
 
 def _lenient_json_text(value: Any) -> str:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 Json = Any
 Result = dict[str, Any]
 
-_EXACTLY_UUID = "_uuid"
-
 
 class Unsatisfied(Exception):
     """A "wait" whose condition does not hold yet, and whose time is not over."""
@@ -106,9 +104,7 @@ class Execution:
         if kind is None:
             check_members(operation, _ANY_OPERATION, self.what)
             raise failed(operation, self.what, f'No operation "{name}"')
-        check_members(operation, kind.shape, self.what)
-        if "table" in kind.names:
-            self.table(operation)
+        self._check_shape(kind, operation)
         try:
             result = kind.execute(self, operation)
         finally:
@@ -118,6 +114,18 @@ class Execution:
         if not kind.read_only:
             self._check_writable(kind)
         return result
+
+    def _check_shape(self, kind: "Operation", operation: Json) -> None:
+        try:
+            check_members(operation, kind.shape, self.what)
+        except OvsdbError:
+            # That there is no such table goes before what is wrong with the members after it.
+            check_members(operation, kind.to_table, self.what)
+            if kind.to_table:
+                self.table(operation)
+            raise
+        if kind.to_table:
+            self.table(operation)
 
     def _check_writable(self, kind: "Operation") -> None:
         if self.client.read_only:
@@ -157,14 +165,10 @@ def execute_insert(x: Execution, operation: Json) -> Result:
     for index, error in table.invalid_defaults.items():
         if index not in datums:
             raise error
-    values = table.defaults.copy()
-    for index, datum in datums.items():
-        values[index] = datum
-    values[0] = uuid
-    row = Row(uuid, tuple(values))
+    row = table.make_row(uuid, datums, x.database.new_version())
     if x.client.role and not x.database.rbac.may_insert(x.client, table, row):
         raise x.forbidden("row insertion into", table)
-    x.transaction.insert(table, row)
+    x.transaction.insert(table, row, datums)
     return {"uuid": ("uuid", uuid)}
 
 
@@ -203,7 +207,7 @@ def execute_select(x: Execution, operation: Json) -> Result:
     columns = table.schema.column_set(operation.get("columns"))
     sort = table.schema.column_set(operation.get("sort", []))
     rows = list(table.query(clauses))
-    if "columns" in operation and columns and columns[0].name != _EXACTLY_UUID:
+    if "_uuid" not in (column.name for column in columns):
         rows = _distinct(rows, columns)
     if sort:
         rows.sort(key=lambda row: _sort_key(row, sort))
@@ -240,7 +244,7 @@ def execute_update(x: Execution, operation: Json) -> Result:
     """RFC 7047 section 5.2.3."""
     table = x.table(operation)
     datums = table.parse_row(operation["row"], x.symbols)
-    columns = list(table.columns.values())
+    columns = table.column_list
     for index in datums:
         if not columns[index].mutable:
             message = f"Cannot update immutable column {columns[index].name} in table {table.name}."
@@ -345,12 +349,16 @@ def execute_assert(x: Execution, operation: Json) -> Result:
 
 
 class Operation(NamedTuple):
-    """An operation: what executes it, whether it only reads, and which members it has."""
+    """An operation: what executes it, whether it only reads, and which members it has.
+
+    `to_table` is the part of `shape` up to the member "table", if it has that.
+    """
 
     name: str
     execute: Callable[[Execution, Json], Result]
     read_only: bool
     shape: Shape
+    to_table: Shape
     names: frozenset[str]
     n_required: int
 
@@ -360,7 +368,8 @@ def _operation(
 ) -> tuple[str, Operation]:
     shape = (Member("op", is_id), *members)
     n_required = sum(not member.optional for member in shape)
-    return name, Operation(name, execute, read_only, shape, names_of(shape), n_required)
+    to_table = shape[: shape.index(_TABLE) + 1] if _TABLE in shape else ()
+    return name, Operation(name, execute, read_only, shape, to_table, names_of(shape), n_required)
 
 
 _ANY_OPERATION = (Member("op", is_id),)

@@ -144,7 +144,7 @@ class ConditionIndex:
         if not self.by_value:
             return
         found: dict[Group, None] = {}
-        columns = list(table.columns.values())
+        columns = table.column_list
         for index, groups_by_value in self.by_value.items():
             kind = columns[index].type
             for values in (change.old, change.new):

@@ -25,7 +25,7 @@ def is_integer(value: Any) -> bool:
     """Whether JSON `value` is an integer of 64 bits; 1.0 is one, as in the C server."""
     if type(value) is int:
         return INT64_MIN <= value <= INT64_MAX
-    return type(value) is float and value.is_integer() and INT64_MIN <= value <= INT64_MAX
+    return type(value) is float and value.is_integer() and INT64_MIN < value < INT64_MAX
 
 
 def is_number(value: Any) -> bool:

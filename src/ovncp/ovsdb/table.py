@@ -5,10 +5,11 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ovncp.ovsdb.atom import Symbols
+from ovncp.ovsdb.column_type import UNLIMITED
 from ovncp.ovsdb.condition import Condition, matches_all
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.row import Change, Row
-from ovncp.ovsdb.schema import UUID, Column, TableSchema
+from ovncp.ovsdb.schema import UUID, VERSION, Column, TableSchema
 
 
 class Reference(NamedTuple):
@@ -44,6 +45,7 @@ class Table:
 
     __slots__ = (
         "changes",
+        "column_list",
         "columns",
         "defaults",
         "index_keys",
@@ -63,6 +65,7 @@ class Table:
         self.schema = schema
         self.name = schema.name
         self.columns = schema.columns
+        self.column_list = tuple(schema.columns.values())
         self.rows: dict[str, Row] = {}
         self.changes: list[Change] = []
         self.indexes: list[dict[Any, Row]] = [{} for _ in schema.indexes]
@@ -94,17 +97,36 @@ class Table:
 
     def parse_row(self, json: Any, symbols: Symbols | None) -> dict[int, Any]:
         """The datums of a `<row>` (RFC 7047 section 5.1) by the places of their columns."""
+        datums: dict[int, Any] = {}
+        for column, value in self._members(json):
+            datums[column.index] = column.type.from_json(value, symbols)
+        return datums
+
+    def parse_diff(self, json: Any) -> dict[int, Any]:
+        """As `parse_row`, for the differences of columns, which may have any number of elements."""
+        return {
+            column.index: column.type.with_bounds(0, UNLIMITED).from_json(value, None)
+            for column, value in self._members(json)
+        }
+
+    def _members(self, json: Any) -> Iterator[tuple[Column, Any]]:
         if type(json) is not dict:
             raise syntax_error(json, "row must be JSON object")
-        columns = self.columns
-        datums: dict[int, Any] = {}
         for name, value in json.items():
-            column = columns.get(name)
+            column = self.columns.get(name)
             if column is None:
                 message = f"No column {name} in table {self.name}."
                 raise OvsdbError("unknown column", message, json)
-            datums[column.index] = column.type.from_json(value, symbols)
-        return datums
+            yield column, value
+
+    def make_row(self, uuid: str, datums: dict[int, Any], version: int) -> Row:
+        """A row of these `datums`, by the places of their columns, and defaults for the others."""
+        values = self.defaults.copy()
+        for index, datum in datums.items():
+            values[index] = datum
+        values[UUID] = uuid
+        values[VERSION] = version
+        return Row(uuid, tuple(values))
 
     def query(self, clauses: Condition) -> Iterator[Row]:
         """The rows that satisfy all `clauses`, as they were when the query began."""

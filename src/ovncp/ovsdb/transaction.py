@@ -38,10 +38,10 @@ class Transaction:
         """The change of `row`, begun now if there is none."""
         return row.change or self._touch(table, row, row.values)
 
-    def insert(self, table: Table, row: Row) -> None:
-        """Add `row` to `table`."""
+    def insert(self, table: Table, row: Row, datums: dict[int, Any]) -> None:
+        """Add `row` to `table`; the places of columns that are no default are keys of `datums`."""
         table.rows[row.uuid] = row
-        self._touch(table, row, None)
+        self._touch(table, row, None).touched.update(datums)
 
     def modify(self, table: Table, row: Row, datums: dict[int, Any]) -> None:
         """Give the columns whose places are the keys of `datums` new values."""
@@ -57,7 +57,8 @@ class Transaction:
         change = self.change_of(table, row)
         del table.rows[row.uuid]
         change.new = None
-        self.deleted[table.name, row.uuid] = change
+        if change.old is not None:
+            self.deleted[table.name, row.uuid] = change
         return change
 
     def may_insert(self, table: Table, uuid: str) -> bool:
@@ -82,7 +83,7 @@ class Transaction:
 
     def _finish(self, new_version: Callable[[], int]) -> None:
         for change in self.changes:
-            if change.new is not None and (change.columns or change.old is None):
+            if change.columns and change.new is not None:
                 values = list(change.new)
                 values[VERSION] = new_version()
                 change.row.values = change.new = tuple(values)
@@ -169,9 +170,9 @@ def count_references(transaction: Transaction) -> None:
 
     Changes that this step itself adds hold no references that changed.
     """
-    for change in transaction.changes[:]:
-        if _concerns(change, change.table.watched):
-            for reference in change.table.strong:
+    for table in list(transaction.tables.values()):
+        for reference in table.strong:
+            for change in table.changes[:]:
                 removed, added = _reference_difference(change, reference)
                 if removed:
                     _count(transaction, change, reference, removed, -1)
@@ -225,7 +226,13 @@ def _count(
 
 def collect_garbage(transaction: Transaction) -> None:
     """Delete the rows of non-root tables that nothing refers to, and what only they refer to."""
-    doubtful = [change for change in transaction.changes if _is_garbage(change)]
+    doubtful = [
+        change
+        for table in transaction.tables.values()
+        if not table.schema.is_root
+        for change in table.changes
+        if _is_garbage(change)
+    ]
     while doubtful:
         change = doubtful.pop()
         if change.new is None:
@@ -259,18 +266,25 @@ def check_row_limits(transaction: Transaction) -> None:
 def drop_dead_references(transaction: Transaction) -> None:
     """Take weak references to rows that do not exist out of the columns that hold them."""
     dead = _references_to_deleted(transaction)
-    for change in transaction.changes:
-        if change.new is None or not change.table.weak:
-            continue
-        dead_of_row = dead.get(change.row)
-        if dead_of_row is None and not _concerns(change, change.table.watched):
-            continue
-        for reference in change.table.weak:
-            _, added = _reference_difference(change, reference)
+    for table in transaction.tables.values():
+        for reference in table.weak:
+            for change in table.changes:
+                _drop_dead(transaction, change, reference, dead.get(change.row))
+
+
+def _drop_dead(
+    transaction: Transaction,
+    change: Change,
+    reference: Reference,
+    dead: dict[str, set[str]] | None,
+) -> None:
+    if change.new is not None:
+        _, added = _reference_difference(change, reference)
+        if added or dead is not None:
             rows = reference.target.rows
             gone = {uuid for uuid in added if uuid not in rows}
-            if dead_of_row is not None:
-                gone |= dead_of_row.get(reference.target.name, set())
+            if dead is not None:
+                gone |= dead.get(reference.target.name, set())
             if gone:
                 _drop_references(transaction, change, reference, gone)
 
@@ -281,9 +295,7 @@ def _references_to_deleted(transaction: Transaction) -> dict[Row, dict[str, set[
     Each with the uuids that it must drop, by the name of the table that they were in.
     """
     dead: dict[Row, dict[str, set[str]]] = {}
-    for change in transaction.changes[:]:
-        if change.new is not None or change.old is None:
-            continue
+    for change in list(transaction.deleted.values()):
         for source, (table, _) in change.table.referrers.get(change.row.uuid, {}).items():
             if source.uuid in table.rows:
                 transaction.change_of(table, source)
@@ -411,7 +423,11 @@ PRECOMMIT: tuple[Callable[[Transaction], None], ...] = (
 
 def _relink(changes: list[Change]) -> None:
     """Bring indexes and weak references' sources from the old to the new values."""
-    linked = [change for change in changes if _concerns(change, change.table.watched)]
+    linked = [
+        change
+        for change in changes
+        if change.table.watched and _concerns(change, change.table.watched)
+    ]
     for change in linked:
         table = change.table
         if change.old is not None:

@@ -6,7 +6,8 @@ change are wanted of each column. It keeps the bytes of every row that it showed
 dump is a join of what is there.
 """
 
-from collections.abc import Callable
+from itertools import compress
+from operator import is_not, itemgetter
 from typing import Any
 
 import orjson
@@ -21,32 +22,41 @@ EVERYTHING = INITIAL | INSERT | DELETE | MODIFY
 # A column, and the kinds of change of it that are wanted.
 Selection = tuple[Column, int]
 
-_Plan = list[tuple[str, int, Any, Callable[[Any], Any] | None]]
 
+class _Plan:
+    """The columns that one kind of change shows, and how.
 
-def _plan(selections: tuple[Selection, ...], kind: int) -> _Plan:
-    return [
-        (column.name, column.index, column.type.default, column.type.to_json)
-        for column, select in selections
-        if select & kind
-    ]
+    Rows mostly hold the very objects that are their columns' defaults, so that what a row says
+    beyond its defaults is found by comparing identities, in C.
+    """
 
+    __slots__ = ("_columns", "_defaults", "_pick")
 
-def _full(plan: _Plan, values: Values) -> dict[str, Any]:
-    return {
-        name: values[index] if to_json is None else to_json(values[index])
-        for name, index, _, to_json in plan
-    }
+    def __init__(self, selections: tuple[Selection, ...], kind: int) -> None:
+        columns = [column for column, select in selections if select & kind]
+        self._columns = [(column.name, column.index, column.type.to_json) for column in columns]
+        self._defaults = [column.type.default for column in columns]
+        # itemgetter returns no tuple for a single place, so it is asked for one more.
+        self._pick = itemgetter(*(column.index for column in columns), 0)
 
+    def full(self, values: Values) -> dict[str, Any]:
+        """All columns."""
+        return {
+            name: values[index] if to_json is None else to_json(values[index])
+            for name, index, to_json in self._columns
+        }
 
-def _sparse(plan: _Plan, values: Values) -> dict[str, Any]:
-    """The columns that differ from their defaults."""
-    json = {}
-    for name, index, default, to_json in plan:
-        datum = values[index]
-        if datum is not default and datum != default:
-            json[name] = datum if to_json is None else to_json(datum)
-    return json
+    def sparse(self, values: Values) -> dict[str, Any]:
+        """The columns that differ from their defaults."""
+        differs = map(is_not, self._pick(values), self._defaults)
+        json = {}
+        for (name, index, to_json), default in compress(
+            zip(self._columns, self._defaults, strict=True), differs
+        ):
+            datum = values[index]
+            if datum != default:
+                json[name] = datum if to_json is None else to_json(datum)
+        return json
 
 
 class Shape:
@@ -63,10 +73,10 @@ class Shape:
             self.select |= select
         self.n_monitors = 0
         self._columns = frozenset(column.index for column, _ in selections)
-        self._initial = _plan(selections, INITIAL)
-        self._insert = _plan(selections, INSERT)
-        self._delete = _plan(selections, DELETE)
-        self._modify = _plan(selections, MODIFY)
+        self._initial = _Plan(selections, INITIAL)
+        self._insert = _Plan(selections, INSERT)
+        self._delete = _Plan(selections, DELETE)
+        self._modify = _Plan(selections, MODIFY)
         self._modified = [column for column, select in selections if select & MODIFY]
         self._rows: dict[str, bytes] = {}
         self._stale: set[str] = set(table.rows)
@@ -115,8 +125,8 @@ class Shape:
     def initial(self, uuid: str, values: Values) -> bytes:
         """A row of a first dump."""
         if self.version == 1:
-            return _member(uuid, {"new": _full(self._initial, values)})
-        return _member(uuid, {"initial": _sparse(self._initial, values)})
+            return _member(uuid, {"new": self._initial.full(values)})
+        return _member(uuid, {"initial": self._initial.sparse(values)})
 
     def update(self, uuid: str, old: Values | None, new: Values | None) -> bytes | None:
         """The update from `old` to `new`; None when this shape wants to see nothing of it."""
@@ -134,14 +144,14 @@ class Shape:
         if not self.select & INSERT:
             return None
         if self.version == 1:
-            return _member(uuid, {"new": _full(self._insert, new)})
-        return _member(uuid, {"insert": _sparse(self._insert, new)})
+            return _member(uuid, {"new": self._insert.full(new)})
+        return _member(uuid, {"insert": self._insert.sparse(new)})
 
     def _deleted(self, uuid: str, old: Values) -> bytes | None:
         if not self.select & DELETE:
             return None
         if self.version == 1:
-            return _member(uuid, {"old": _full(self._delete, old)})
+            return _member(uuid, {"old": self._delete.full(old)})
         return _member(uuid, {"delete": None})
 
     def _changed(self, uuid: str, old: Values, new: Values) -> bytes | None:
@@ -152,7 +162,7 @@ class Shape:
         changed = [column for column in self._modified if old[column.index] != new[column.index]]
         if self.version == 1:
             before = {column.name: column.type.json(old[column.index]) for column in changed}
-            return _member(uuid, {"old": before, "new": _full(self._modify, new)})
+            return _member(uuid, {"old": before, "new": self._modify.full(new)})
         diff = {
             column.name: column.type.json(column.type.diff(old[column.index], new[column.index]))
             for column in changed

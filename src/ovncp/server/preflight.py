@@ -12,7 +12,6 @@ LOOPBACK = "127.0.0.1"
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 _LISTENING = "0A"  # a TCP state in /proc/net/tcp
-_LONGEST_SOCKET_PATH = 107  # bytes, of unix(7)'s sun_path
 
 
 class Refused(Exception):
@@ -59,14 +58,6 @@ def check_port_is_free(port: int, option: str) -> None:
                 raise Refused(f"{text}: name another with {option}") from error
             text = f"port {port} is taken by {_process(_listener(port))}"
             raise Refused(f"{text}: stop that, or name another with {option}") from error
-
-
-def check_socket_path(path: Path) -> None:
-    """See that a UNIX socket can have the name `path`. Raises Refused."""
-    excess = len(os.fsencode(path)) - _LONGEST_SOCKET_PATH
-    if excess > 0:
-        text = f"{path} is {excess} bytes too long a name for a socket"
-        raise Refused(f"{text}: name a directory with a shorter path with --data-dir")
 
 
 def lock_holder(path: Path) -> int:

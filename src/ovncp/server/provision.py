@@ -4,14 +4,15 @@ The work on files is ovsdb-tool(1)'s, run as a program of its own, which has the
 for a crash at any moment.
 """
 
-import asyncio
 import shutil
+from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 
 from ovncp.server.preflight import Refused
+from ovncp.server.supervisor import spawn
 
 Version = tuple[int, ...]
 
@@ -64,9 +65,13 @@ def _text(version: Version) -> str:
 
 async def _run(tool: Sequence[str], *args: str) -> str:
     """What the tool prints; the last line of its complaint is the error."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*tool, *args, stdout=pipe, stderr=pipe)
-    output, complaint = await process.communicate()
+    process = await spawn((*tool, *args), stderr=PIPE)
+    try:
+        output, complaint = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
         lines = complaint.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise Refused(f"cannot {args[0]} {args[1]}: {lines[-1].removeprefix('ovsdb-tool: ')}")

@@ -5,7 +5,9 @@ after growing pauses. Either way the peer becomes a session.
 """
 
 import asyncio
-import logging
+import errno
+import os
+import ssl
 from collections.abc import Callable
 
 from ovncp.server import stream, tls
@@ -14,14 +16,9 @@ from ovncp.server.database_remotes import RemoteStatus
 from ovncp.server.server import Server
 from ovncp.server.session import Session
 from ovncp.server.stream import Listener, Target
+from ovncp.wire.reconnect import PROBE_INTERVAL_MSEC, Reconnect, State
 
-_LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
-_RECONNECT_LOG = logging.getLogger("ovncp.reconnect")
-
-MIN_BACKOFF_MSEC = 1000
-DEFAULT_MAX_BACKOFF_MSEC = 8000
 MIN_PROBE_MSEC = 1000
-DEFAULT_PROBE_MSEC = 5000
 
 NEVER_CONNECTED = RemoteStatus(False, {"sec_since_connect": "0", "sec_since_disconnect": "0"})
 """The status of a listener with no clients, and of a remote that is not served."""
@@ -47,11 +44,8 @@ class Remote:
         self._listener: Listener | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._disconnected = asyncio.Event()
-        # What the status columns show of a remote that connects (all times on the server's clock).
-        self._state = "VOID"
-        self._backoff_msec = 0
-        self._connected_msec: int | None = None
-        self._disconnected_msec: int | None = None
+        # Of a remote that connects.
+        self._reconnect = Reconnect(target, server.clock.now_msec())
 
     @property
     def read_only(self) -> bool:
@@ -69,7 +63,7 @@ class Remote:
         if self.options.inactivity_probe_msec is not None:
             wanted = self.options.inactivity_probe_msec
             return max(MIN_PROBE_MSEC, wanted) if wanted > 0 else 0
-        return DEFAULT_PROBE_MSEC if self.target.needs_probes else 0
+        return PROBE_INTERVAL_MSEC if self.target.needs_probes else 0
 
     async def start(self) -> None:
         """Listen, or begin to connect. Raises OSError when the address cannot be listened on."""
@@ -82,58 +76,41 @@ class Remote:
         return Session(self._server, self)
 
     async def _stay_connected(self) -> None:
+        clock, machine = self._server.clock, self._reconnect
+        machine.enable(clock.now_msec())
         while True:
+            machine.set_backoff(0, self.options.max_backoff_msec or 0)
             self._disconnected.clear()
-            self._state = "CONNECTING"
-            self._log("connecting...")
+            machine.connecting(clock.now_msec())
             try:
-                await stream.connect(self.target, self._session, self._tls_files)
-            except OSError as error:
-                self.last_error = error.strerror or str(error)
-                self._log(f"connection attempt failed ({self.last_error})")
-                self._back_off()
+                async with asyncio.timeout(self._msec_left() / 1000):
+                    await stream.connect(self.target, self._session, self._tls_files)
+            except TimeoutError:
+                self.last_error = os.strerror(errno.ETIMEDOUT)
+                machine.connect_failed(clock.now_msec(), 0)
+            except (OSError, UnicodeError) as error:
+                self.last_error = getattr(error, "strerror", None) or str(error)
+                machine.connect_failed(clock.now_msec(), _errno(error))
             else:
                 await self._disconnected.wait()
-            self._state = "BACKOFF"
-            await self._server.clock.sleep(self._backoff_msec)
+            await clock.sleep(self._msec_left())
 
-    @property
-    def _max_backoff_msec(self) -> int:
-        return max(MIN_BACKOFF_MSEC, self.options.max_backoff_msec or DEFAULT_MAX_BACKOFF_MSEC)
-
-    def _back_off(self) -> None:
-        """Wait twice as long as the last time, and at the longest wait fall silent."""
-        longest = self._max_backoff_msec
-        if not self._backoff_msec:
-            self._backoff_msec = MIN_BACKOFF_MSEC
-        elif self._backoff_msec < longest // 2:
-            self._backoff_msec *= 2
-            self._log(f"waiting {self._backoff_msec / 1000:g} seconds before reconnect")
-        else:
-            self._log("continuing to reconnect in the background but suppressing further logging")
-            self._backoff_msec = longest
-
-    def _log(self, message: str) -> None:
-        level = logging.INFO if self._backoff_msec < self._max_backoff_msec else logging.DEBUG
-        _RECONNECT_LOG.log(level, "%s: %s", self.target, message)
+    def _msec_left(self) -> int:
+        return (self._reconnect.deadline() or 0) - self._server.clock.now_msec()
 
     def connected(self, session: Session) -> None:
         """Note a new client."""
         self.sessions[session] = None
         if not self.target.is_passive:
-            self._state = "ACTIVE"
             self.last_error = None
-            self._backoff_msec = 0
-            self._connected_msec = self._server.clock.now_msec()
-            self._log("connected")
+            self._reconnect.connected(self._server.clock.now_msec())
 
     def disconnected(self, session: Session) -> None:
         """Note that a client is gone."""
         self.sessions.pop(session, None)
         if not self.target.is_passive:
-            self._disconnected_msec = self._server.clock.now_msec()
-            self._log("connection dropped")
-            self._backoff_msec = MIN_BACKOFF_MSEC
+            self._reconnect.activity(session.received_msec)
+            self._reconnect.disconnected(self._server.clock.now_msec())
             self._disconnected.set()
 
     def status(self) -> RemoteStatus:
@@ -145,13 +122,18 @@ class Remote:
             "last_error": self.last_error,
             "locks_held": " ".join(held),
             "locks_waiting": " ".join(waiting),
-            "sec_since_connect": self._seconds_since(self._connected_msec),
-            "sec_since_disconnect": self._seconds_since(self._disconnected_msec),
-            "state": "IDLE" if any(s.is_probing for s in self.sessions) else self._state,
+            "sec_since_connect": self._seconds_since(self._reconnect.last_connected),
+            "sec_since_disconnect": self._seconds_since(self._reconnect.last_disconnected),
+            "state": self._state.value,
         }
         return RemoteStatus(
             bool(self.sessions), {name: text for name, text in details.items() if text}
         )
+
+    @property
+    def _state(self) -> State:
+        is_idle = any(session.is_probing for session in self.sessions)
+        return State.IDLE if is_idle else self._reconnect.state
 
     def _listener_status(self) -> RemoteStatus:
         details = dict(NEVER_CONNECTED.details)
@@ -184,3 +166,11 @@ class Remote:
         if self._listener is not None:
             await self._listener.close()
         self.reconnect()
+
+
+def _errno(error: OSError | UnicodeError) -> int:
+    """The nearest errno to what went wrong."""
+    if isinstance(error, ssl.SSLError):
+        return errno.EPROTO
+    number = getattr(error, "errno", None) or 0
+    return number if number > 0 else errno.ENXIO

@@ -171,8 +171,12 @@ class Runtime:
     # Remotes
 
     async def add_remote(self, target: str) -> None:
-        """Serve `target` too. Raises ConfigurationError and TargetError."""
-        self._check_remote(target)
+        """Serve `target` too; one that cannot be is tried again and again.
+
+        Raises ConfigurationError for a column that is not there.
+        """
+        if target.startswith(PREFIX):
+            database_remotes.find(target, self._databases())
         self.wanted.setdefault(target, RemoteOptions())
         await self.reconfigure()
         self._changed_by_command()

@@ -13,7 +13,6 @@ from ovncp.server.configuration import ConfigurationError
 from ovncp.server.perf_counter import JOBS
 from ovncp.server.runner import Runner
 from ovncp.server.runtime import Runtime
-from ovncp.server.stream import TargetError
 
 _LOG = logging.getLogger("ovncp.ovsdb_server")
 
@@ -78,7 +77,7 @@ class _Commands:
         self._check_not_from_file()
         try:
             await self._runtime.add_remote(args[0])
-        except (ConfigurationError, TargetError) as error:
+        except ConfigurationError as error:
             raise CommandError(str(error)) from error
         return ""
 

@@ -13,11 +13,13 @@ import signal
 import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ovncp.server.daemon import describe_status
+from ovncp.server.stream import Target, connect
+from ovncp.server.tls import TlsFiles
 
 MIN_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
@@ -46,6 +48,19 @@ class Program(NamedTuple):
     socket: Path | None = None
 
 
+async def spawn(argv: Sequence[str], *, stderr: int) -> Process:
+    """A child that is `argv`, with its output in a pipe. Raises OSError."""
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=stderr,
+        limit=_LONGEST_LINE_BYTES,
+        start_new_session=True,
+        preexec_fn=_dying_with(os.getpid()),
+    )
+
+
 class Child:
     """One program that runs, and runs again."""
 
@@ -67,15 +82,7 @@ class Child:
         """Start the program, and return when it serves. Raises Failed when it ends instead."""
         self._started = time.monotonic()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.program.argv,
-                stdin=DEVNULL,
-                stdout=PIPE,
-                stderr=STDOUT,
-                limit=_LONGEST_LINE_BYTES,
-                start_new_session=True,
-                preexec_fn=_dying_with(os.getpid()),
-            )
+            self._process = await spawn(self.program.argv, stderr=STDOUT)
         except OSError as error:
             raise Failed(f"cannot start {self.program.argv[0]} ({error.strerror})") from error
         self._reader = asyncio.create_task(self._relay(self._process))
@@ -89,11 +96,12 @@ class Child:
     async def _serves(self) -> bool:
         if self.program.socket is None:
             return True
+        target = Target.parse(f"unix:{self.program.socket}")
         try:
-            _, writer = await asyncio.open_unix_connection(self.program.socket)
+            transport = await connect(target, asyncio.Protocol, TlsFiles)
         except OSError:
             return False  # not yet
-        writer.close()
+        transport.close()
         return True
 
     async def _relay(self, process: Process) -> None:

@@ -232,8 +232,8 @@ def _reasons(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise TlsError(f"{what}: {reason}") from error
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+        raise TlsError(f"{what}: {reason or error.args[-1]}") from error
 
 
 def _set_ciphersuites(context: ssl.SSLContext, names: str) -> None:

@@ -1,0 +1,296 @@
+"""`--remote=db:DB,TABLE,COLUMN`: served live and told of in status columns, as by the C server."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from interop.programs import KIND, NB_SCHEMA, wait_for
+from servers import COMMANDS, Client, Server, run
+
+KINDS = (KIND, "c")
+STATUS_SECONDS = 8.0
+
+STRING_MAP = {"key": "string", "value": "string", "min": 0, "max": "unlimited"}
+SCHEMA: dict[str, Any] = {
+    "name": "Local",
+    "version": "1.0.0",
+    "tables": {
+        "Config": {
+            "isRoot": True,
+            "columns": {
+                "targets": {"type": {"key": "string", "min": 0, "max": "unlimited"}},
+                "target": {"type": "string"},
+                "connections": {
+                    "type": {
+                        "key": {"type": "uuid", "refTable": "Connection"},
+                        "min": 0,
+                        "max": "unlimited",
+                    }
+                },
+                "count": {"type": "integer"},
+            },
+        },
+        "Connection": {
+            "columns": {
+                "target": {"type": "string"},
+                "read_only": {"type": {"key": "boolean", "min": 0, "max": 1}},
+                "inactivity_probe": {"type": {"key": "integer", "min": 0, "max": 1}},
+                "max_backoff": {"type": {"key": "integer", "min": 0, "max": 1}},
+                "role": {"type": "string"},
+                "is_connected": {"type": "boolean"},
+                "status": {"type": STRING_MAP},
+            },
+        },
+    },
+}
+
+
+class Local:
+    """A server whose remotes are in its database `Local`, and a client over its UNIX socket."""
+
+    def __init__(self, kind: str, column: str, schema: dict[str, Any] = SCHEMA) -> None:
+        options = [f"--remote=db:Local,Config,{column}"]
+        self.server = Server(kind, [("local", schema)], options=options)
+        self.client = self.server.client()
+
+    def __enter__(self) -> Local:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
+
+    def transact(self, *operations: dict[str, Any]) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.client.transact("Local", *operations)
+        assert all("error" not in item for item in result), result
+        return result
+
+    def connect(self, target: str, **columns: Any) -> None:
+        row = {"target": target, **columns}
+        self.transact(
+            {"op": "insert", "table": "Connection", "row": row, "uuid-name": "it"},
+            {
+                "op": "insert",
+                "table": "Config",
+                "row": {"connections": ["set", [["named-uuid", "it"]]]},
+            },
+        )
+
+    def set_connection(self, **columns: Any) -> None:
+        self.transact({"op": "update", "table": "Connection", "where": [], "row": columns})
+
+    def shown(self) -> tuple[bool, dict[str, str]]:
+        columns = ["is_connected", "status"]
+        select = {"op": "select", "table": "Connection", "where": [], "columns": columns}
+        (row,) = self.transact(select)[0]["rows"]
+        return row["is_connected"], dict(row["status"][1])
+
+    def wait_for_status(self, **wanted: str | None) -> dict[str, str]:
+        def is_shown() -> bool:
+            status = self.shown()[1]
+            return all(status.get(name) == text for name, text in wanted.items())
+
+        wait_for(is_shown, f"the status {wanted}, now {self.shown()}", STATUS_SECONDS)
+        return self.shown()[1]
+
+    def wait_for_port(self) -> int:
+        wait_for(lambda: "listening on port" in self.server.log, "the listener", 5)
+        return self.server.port
+
+
+def can_connect(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    parameter: str = request.param
+    return parameter
+
+
+@pytest.mark.parametrize("column", ["targets", "target"])
+def test_strings_are_targets(kind: str, column: str) -> None:
+    with Local(kind, column) as local:
+        row = {column: "ptcp:0:127.0.0.1"}
+        local.transact({"op": "insert", "table": "Config", "row": row})
+        port = local.wait_for_port()
+        Client(("127.0.0.1", port)).sync()
+        local.transact({"op": "delete", "table": "Config", "where": []})
+        wait_for(lambda: not can_connect(port), "the listener's end", 5)
+        assert "ptcp:0:127.0.0.1: remote deconfigured" in local.server.log
+
+
+def test_rows_are_followed(kind: str) -> None:
+    with Local(kind, "connections") as local:
+        local.connect("ptcp:0:127.0.0.1", read_only=True)
+        client = Client(("127.0.0.1", local.wait_for_port()))
+        insert = {"op": "insert", "table": "Config", "row": {"count": 1}}
+        (refusal,) = client.transact("Local", insert)
+        assert refusal["error"] == "not allowed"
+        # The session that is there goes by what the row says now.
+        local.set_connection(read_only=["set", []])
+        wait_for(
+            lambda: "error" not in client.transact("Local", insert)[0], "the permission to write"
+        )
+        local.set_connection(target="punix:second.sock")
+        second = local.server.directory / "second.sock"
+        wait_for(second.exists, "the second listener", 5)
+        Client(second).sync()
+        wait_for(lambda: not can_connect(local.server.port), "the first listener's end", 5)
+
+
+def test_a_silent_client_is_probed_as_its_row_says(kind: str) -> None:
+    with Local(kind, "connections") as local:
+        local.connect("ptcp:0:127.0.0.1", inactivity_probe=1)
+        with socket.create_connection(("127.0.0.1", local.wait_for_port())) as silent:
+            silent.settimeout(6)
+            assert json.loads(silent.recv(1000))["method"] == "echo"
+            assert silent.recv(1000) == b""
+
+
+def test_the_status_of_a_listener(kind: str) -> None:
+    with Local(kind, "connections") as local:
+        local.connect("ptcp:0:127.0.0.1")
+        port = local.wait_for_port()
+        local.wait_for_status(bound_port=str(port))
+        never = {"sec_since_connect": "0", "sec_since_disconnect": "0", "bound_port": str(port)}
+        assert local.shown() == (False, never)
+        clients = [Client(("127.0.0.1", port)) for _ in range(3)]
+        local.wait_for_status(n_connections="3")
+        assert local.shown() == (True, {**never, "n_connections": "3"})
+        clients.pop().close()
+        clients.pop().close()
+        local.wait_for_status(n_connections=None)
+        assert local.shown() == (True, never)
+        clients.pop().close()
+        wait_for(lambda: not local.shown()[0], "the end of the last connection", STATUS_SECONDS)
+
+
+def test_the_status_of_a_connection_that_the_server_makes(kind: str) -> None:
+    with Local(kind, "connections") as local, socket.create_server(("127.0.0.1", 0)) as manager:
+        manager.settimeout(5)
+        port = manager.getsockname()[1]
+        local.connect(f"tcp:127.0.0.1:{port}", inactivity_probe=0)
+        peer = manager.accept()[0]
+        local.wait_for_status(state="ACTIVE")
+        for name in ("b", "a"):
+            lock = {"method": "lock", "params": [name], "id": name}
+            peer.sendall(json.dumps(lock).encode())
+        status = local.wait_for_status(sec_since_connect="0") and local.shown()[1]
+        wait_for(lambda: "locks_held" in local.shown()[1], "the locks", STATUS_SECONDS)
+        is_connected, status = local.shown()
+        assert is_connected
+        assert sorted(status["locks_held"].split()) == ["a", "b"]
+        assert status.keys() == {"state", "sec_since_connect", "locks_held"}
+        # The lock goes to the next in the queue, and comes back as one that is waited for.
+        local.client.request("steal", ["a"])
+        local.wait_for_status(locks_waiting="a", locks_held="b")
+        manager.close()
+        peer.close()
+        local.wait_for_status(state="BACKOFF")
+        is_connected, status = local.shown()
+        assert not is_connected
+        assert status.keys() - {"last_error"} == {
+            "state",
+            "sec_since_connect",
+            "sec_since_disconnect",
+        }
+
+
+def test_a_lost_connection_is_made_again(kind: str) -> None:
+    with Local(kind, "connections") as local, socket.create_server(("127.0.0.1", 0)) as manager:
+        manager.settimeout(5)
+        local.connect(f"tcp:127.0.0.1:{manager.getsockname()[1]}", max_backoff=1000)
+        manager.accept()[0].close()
+        peer = manager.accept()[0]
+        local.server.appctl("ovsdb-server/reconnect")
+        peer.settimeout(5)
+        assert peer.recv(1000) == b""
+        manager.accept()[0].close()
+
+
+def test_status_columns_that_are_stored_are_in_the_log(kind: str) -> None:
+    with Local(kind, "connections") as local:
+        local.connect("ptcp:0:127.0.0.1")
+        local.wait_for_status(bound_port=str(local.wait_for_port()))
+        local.server.stop()
+        log = run("ovsdb-tool", "-mm", "show-log", local.server.files["local"])
+        assert "bound_port=" in log
+
+
+def test_nothing_is_written_when_nothing_changed() -> None:
+    with Local(KIND, "connections") as local:
+        local.connect("ptcp:0:127.0.0.1")
+        local.wait_for_status(bound_port=str(local.wait_for_port()))
+        size = local.server.files["local"].stat().st_size
+        local.server.appctl("time/warp", "60000", "1000")
+        local.client.sync()
+        assert local.server.files["local"].stat().st_size == size
+
+
+def test_the_real_tools_and_schema(kind: str) -> None:
+    remote = "--remote=db:OVN_Northbound,NB_Global,connections"
+    with Server(kind, [("nb", NB_SCHEMA)], options=[remote]) as server:
+        nbctl = ("ovn-nbctl", "--no-leader-only", "--timeout=5", f"--db={server.remote}")
+        run(*nbctl, "init")
+        run(*nbctl, "set-connection", "ptcp:0:127.0.0.1")
+        wait_for(lambda: "listening on port" in server.log, "the listener", 5)
+        tcp = f"--db=tcp:127.0.0.1:{server.port}"
+        run("ovn-nbctl", "--no-leader-only", "--timeout=5", tcp, "ls-add", "net")
+        run(*nbctl, "del-connection")
+        wait_for(lambda: not can_connect(server.port), "the listener's end", 5)
+
+
+def test_a_removed_database_takes_its_remotes_along(kind: str) -> None:
+    with Local(kind, "targets") as local:
+        row = {"targets": "ptcp:0:127.0.0.1"}
+        local.transact({"op": "insert", "table": "Config", "row": row})
+        port = local.wait_for_port()
+        local.server.appctl("ovsdb-server/remove-db", "Local")
+        wait_for(lambda: not can_connect(port), "the listener's end", 5)
+        assert '"db:Local,Config,targets": no database named Local' in local.server.log
+        local.server.appctl("ovsdb-server/add-db", str(local.server.files["local"]))
+        wait_for(lambda: local.server.port != port, "the listener's return", 5)
+        assert can_connect(local.server.port)
+
+
+MISTAKES = [
+    "--remote=db:Local,Config",
+    "--remote=db:Nothing,Config,targets",
+    "--remote=db:Local,Nothing,targets",
+    "--remote=db:Local,Config,nothing",
+    "--private-key=db:Local,Config,nothing",
+    "--certificate=db:Local,Config,count",
+    "--ca-cert=db:Local",
+    "--ssl-ciphers=db:Nothing,Config,targets",
+]
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[dict[str, Server]]:
+    servers = {kind: Server(kind, [("local", SCHEMA)], start=False) for kind in KINDS}
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
+@pytest.mark.parametrize("option", MISTAKES)
+def test_mistakes_at_the_start(files: dict[str, Server], option: str) -> None:
+    ours, theirs = (refusal(server, option) for server in files.values())
+    assert ours == theirs
+    assert ours[0] == 1
+
+
+def refusal(server: Server, option: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*COMMANDS[server.kind], option, "--run=true", "-vconsole:off", server.files["local"]],
+        env=server.env, capture_output=True, text=True, check=False, timeout=10,
+    )  # fmt: skip
+    return done.returncode, re.sub(r"\n+", "\n", done.stderr)
