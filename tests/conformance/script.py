@@ -25,8 +25,8 @@ rows in answers (see below).  An operation is JSON, or a verb and its members in
 
 What a server answers is written down as a transcript: after each step, every session's replies
 and notifications in the order of their arrival.  Uuids are random, and so is whatever is in their
-order: they become `<0>`, `<1>`... by first appearance, and the rows of a select, sets of uuids
-and the rows of an update are sorted by the rest of their content.
+order: they become `<0>`, `<1>`... by first appearance, and the rows of a select, sets of uuids,
+the rows of an update and those of an index's error are sorted by the rest of their content.
 
 The expectation is the C server's own transcript of the same run.  Where ours differs by design,
 the step is followed by the reason and by our answer, both indented:
@@ -51,6 +51,7 @@ from servers import Client, Closed, Server, Timeout
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 STEP = re.compile(r"(?:(\d+) )?(notify )?(\w+)(?:@(\w+))?(?:#(\w+))?([&!]*):(.*)", re.DOTALL)
 TOKEN = re.compile(r"\s*([A-Za-z_]\w*)(?=\s|$)")
+TWO_ROWS = re.compile(r"First row, (with UUID [^.]*\.)  Second row, (with UUID [^.]*\.)")
 LITERALS = ("true", "false", "null")
 
 POSITIONS = {
@@ -181,6 +182,11 @@ def tokens(text: str) -> Iterator[tuple[Any, bool]]:
             text = text[end:].lstrip()
 
 
+def sorted_rows(text: str) -> str:
+    """`text` with the two rows of an index's error in an order that is not that of their uuids."""
+    return TWO_ROWS.sub(lambda match: "{}  {}".format(*sorted(match.groups())), text)
+
+
 class Names:
     """The uuids of one transcript, named by first appearance."""
 
@@ -189,7 +195,7 @@ class Names:
 
     def text(self, message: Any, keep_order: bool = False) -> str:
         """The message as JSON with sorted keys, named uuids, and uuid-ordered content sorted."""
-        return self._plain(self._sorted(message, keep_order), self._name)
+        return sorted_rows(self._plain(self._sorted(message, keep_order), self._name))
 
     def resolve(self, text: str) -> str:
         """`text` with the uuids in the place of their names."""

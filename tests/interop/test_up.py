@@ -50,6 +50,7 @@ class Up:
         env: dict[str, str] | None = None,
         data: Path | None = None,
         wait: bool = True,
+        piped: bool = False,
     ) -> None:
         self.data = data or home / "var"
         self.nb_port, self.sb_port = free_ports()
@@ -61,7 +62,7 @@ class Up:
                 env=os.environ | environment(home) | (env or {}),
                 cwd=home,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=subprocess.PIPE if piped else output,
                 stderr=output,
             )
         if wait:
@@ -224,6 +225,16 @@ def test_a_signal_during_the_start_ends_it_too(home: Path) -> None:
         wait_for(lambda: "everything is kept" in up.output, "the first line")
         assert up.stop() == 0
         assert processes_of(home) == []
+
+
+def test_it_goes_on_when_nobody_reads_what_it_prints(home: Path) -> None:
+    with Up(home, wait=False, piped=True) as up:
+        assert up.process.stdout is not None
+        up.process.stdout.readline()
+        up.process.stdout.close()
+        wait_for(lambda: up.pid("ovn-northd"), "northd, the last to start")
+        up.nbctl("--wait=sb", "ls-add", "web")
+        assert up.stop() == 0
 
 
 def test_no_northd_where_none_is_wanted(home: Path) -> None:

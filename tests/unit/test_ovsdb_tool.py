@@ -496,8 +496,8 @@ def test_show_log_of_what_either_wrote(pair: Pair, by: list[str], path: Path) ->
     )
 
 
-def test_names_in_hash_order() -> None:
-    """The C program lists rows of a table as its hash table has them, whatever their number."""
+def test_hash_order_keeps_every_name() -> None:
+    """Whatever their number; that it is the C program's order shows in the listings above."""
     assert in_hash_order([]) == []
     names = [f"name{n}" for n in range(1000)]
     assert sorted(in_hash_order(names)) == sorted(names)

@@ -35,6 +35,7 @@ from ovncp.server.stream import TargetError
 from ovncp.server.syslog import SpecError
 from ovncp.server.unixctl import ControlSocketError, Unixctl
 from ovncp.server.vlog import Vlog
+from ovncp.wire.json_strict import MAX_DEPTH
 
 PROGRAM = "ovsdb-server"
 _LOG = logging.getLogger("ovncp.ovsdb_server")
@@ -180,6 +181,8 @@ def _run(settings: Settings, log: Vlog, started: Daemon) -> int:
     # The rows are no garbage and have no cycles: the collector is run by hand, on what is young.
     gc.disable()
     uvloop.install()
+    # A message nests up to MAX_DEPTH levels; what walks one may need a few calls for each.
+    sys.setrecursionlimit(10 * MAX_DEPTH)
     return asyncio.run(_serve(settings, log, started))
 
 

@@ -292,7 +292,7 @@ class Up:
             say(side.name, await provision.provide(file, schema, self.commands.tool))
         await asyncio.gather(*(child.start() for child in self.servers))
         await self._start_northd()
-        print(how_to_connect(self.settings), flush=True)
+        show(how_to_connect(self.settings))
         await asyncio.gather(*(child.watch() for child in self._children()))
 
     async def _start_northd(self) -> None:
@@ -343,4 +343,13 @@ def how_to_connect(settings: Settings) -> str:
 
 def say(name: str, text: str) -> None:
     """Print a line of the log; `name` is what it is about."""
-    print(f"{time.strftime('%H:%M:%S')}  {name:<6}  {text}", flush=True)
+    show(f"{time.strftime('%H:%M:%S')}  {name:<6}  {text}")
+
+
+def show(text: str) -> None:
+    """Print `text`, if there is anybody to read it."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        # The terminal or the pipe is gone. The databases are not to suffer from it, and have logs.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

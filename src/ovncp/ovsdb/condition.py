@@ -71,8 +71,8 @@ def _ordering(compare: Callable[[Any, Any], bool]) -> Callable[[int, ColumnType,
     def make(index: int, kind: ColumnType, arg: Datum) -> Test:
         if kind.is_scalar:
             return lambda values: compare(values[index], arg)
-        # An optional scalar: an order needs a value on both sides.
-        return lambda values: bool(values[index] and arg and compare(values[index][0], arg[0]))
+        # An optional scalar: nothing is neither less than a value nor greater.
+        return lambda values: bool(values[index]) and compare(values[index][0], arg[0])
 
     return make
 
@@ -129,9 +129,10 @@ def _arg_type(column: Column, function: str, json: Any) -> ColumnType:
                 f'Type mismatch: "{function}" operator may not be applied to column '
                 f"{column.name} of type {kind.to_english()}.",
             )
-    elif function == "excludes" and not kind.is_scalar:
+        return kind.with_bounds(1, 1)
+    if function == "excludes" and not kind.is_scalar:
         return kind.with_bounds(0, UNLIMITED)
-    elif function == "includes" and not kind.is_scalar:
+    if function == "includes" and not kind.is_scalar:
         return kind.with_bounds(0, kind.n_max)
     return kind
 

@@ -62,8 +62,9 @@ class Transaction:
         return change
 
     def may_insert(self, table: Table, uuid: str) -> bool:
-        """Whether `uuid` is free: not in the table, nor deleted by this transaction."""
-        return uuid not in table.rows and (table.name, uuid) not in self.deleted
+        """Whether `uuid` is free: not in the table, nor deleted from it by this transaction."""
+        deleted = self.deleted.get((table.name, uuid))
+        return uuid not in table.rows and (deleted is None or deleted.old is None)
 
     def find(self, table: Table, uuid: str) -> Change | None:
         """The change of the row `uuid`, which this transaction may have deleted."""
@@ -375,21 +376,21 @@ def _duplicate(table: Table, index: tuple[Column, ...], a: Row, b: Row) -> Ovsdb
     names = [f'"{column.name}"' for column in index]
     return constraint_violation(
         f'Transaction causes multiple rows in "{table.name}" table to have identical values '
-        f"({_columns_text(index, a.values)}) for index on {_enumeration(names)}.  "
+        f"({_columns_text(index, a.values)}) for index on "
+        f"{'column' if len(names) == 1 else 'columns'} {_enumeration(names)}.  "
         f"First row, {_history(first, index)}  Second row, {_history(second, index)}"
     )
 
 
-def _enumeration(names: list[str]) -> str:
-    if len(names) == 1:
-        return f"column {names[0]}"
-    if len(names) == 2:
-        return f"columns {names[0]} and {names[1]}"
-    return f"columns {', '.join(names[:-1])}, and {names[-1]}"
+def _enumeration(items: list[str]) -> str:
+    """`items` as English lists them."""
+    if len(items) <= 2:
+        return " and ".join(items)
+    return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
 def _columns_text(columns: tuple[Column, ...], values: Values) -> str:
-    return ", ".join(column.type.to_string(values[column.index]) for column in columns)
+    return _enumeration([column.type.to_string(values[column.index]) for column in columns])
 
 
 def _history(row: Row, index: tuple[Column, ...]) -> str:

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
-
 from ovncp.log.base import LogError
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.parser import is_id
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.runner import Runner, Transact, log_failure
+from ovncp.wire.jsonrpc import encode
 
 if TYPE_CHECKING:
     from ovncp.server.session import Session
@@ -25,7 +24,7 @@ class Request(NamedTuple):
 
     def reply(self, result: Any) -> None:
         """Answer with `result`."""
-        self.session.reply(self.id_bytes, orjson.dumps(result))
+        self.session.reply(self.id_bytes, encode(result))
 
     def fail(self, error: OvsdbError | str) -> None:
         """Answer with `error`."""
@@ -84,7 +83,7 @@ def transact(request: Request) -> None:
 def cancel(session: "Session", params: list[Any]) -> None:
     """RFC 7047 section 4.1.4."""
     if len(params) == 1:
-        id_bytes = orjson.dumps(params[0])
+        id_bytes = encode(params[0])
         runner = session.waiting.get(id_bytes)
         if runner is not None:
             runner.cancel(session, id_bytes)
@@ -105,7 +104,7 @@ def _monitor(version: int) -> Method:
             raise syntax_error(params, "invalid parameters")
         if version == 3 and type(params[3]) is not str:
             raise syntax_error(params[3], "last-txn-id must be string")
-        key = orjson.dumps(params[1])
+        key = encode(params[1])
         if type(params[2]) is dict and key in session.monitors:
             raise syntax_error(params[1], "duplicate monitor ID")
         database = runner.database
@@ -131,18 +130,18 @@ def monitor_cond_change(request: Request) -> None:
     params, session = request.params, request.session
     if len(params) != 3:
         raise syntax_error(params, "invalid parameters")
-    known = session.monitors.get(orjson.dumps(params[0]))
+    known = session.monitors.get(encode(params[0]))
     if known is None:
-        raise syntax_error(orjson.loads(request.id_bytes), "unknown monitor session")
+        raise syntax_error(params[0], "unknown monitor session")
     known[1].when_settled(lambda: _answering(_change_conditions)(request))
 
 
 def _change_conditions(request: Request) -> None:
     old_id, new_id, changes = request.params
     session = request.session
-    key = orjson.dumps(old_id)
+    key = encode(old_id)
     if key not in session.monitors:
-        raise syntax_error(orjson.loads(request.id_bytes), "unknown monitor session")
+        raise syntax_error(old_id, "unknown monitor session")
     monitor, runner = session.monitors[key]
     session.catch_up()
     updates = runner.database.monitors.change_conditions(monitor, changes)
@@ -159,7 +158,7 @@ def monitor_cancel(request: Request) -> None:
     if len(request.params) != 1:
         request.fail("invalid parameters")
         return
-    key = orjson.dumps(request.params[0])
+    key = encode(request.params[0])
     if key not in request.session.monitors:
         request.fail("unknown monitor")
         return
@@ -204,7 +203,7 @@ def unlock(request: Request) -> None:
         return
     name = _lock_name(request)
     if name not in session.locks:
-        raise syntax_error(request.params, '"unlock" without "lock" or "steal"')
+        raise syntax_error(request.params, 'unlock: "unlock" without "lock" or "steal"')
     session.server.unlock(session, name)
     request.reply({})
 
@@ -222,7 +221,8 @@ def get_server_id(request: Request) -> None:
 def set_db_change_aware(request: Request) -> None:
     """ovsdb-server(7) section 4.1.18."""
     if len(request.params) != 1 or type(request.params[0]) is not bool:
-        raise syntax_error(request.params, "true or false parameter expected")
+        message = "set_db_change_aware: true or false parameter expected"
+        raise syntax_error(request.params, message)
     request.session.is_change_aware = request.params[0]
     request.reply({})
 
@@ -232,7 +232,7 @@ def convert(request: Request) -> None:
     runner = _runner(request)
     session = request.session
     if len(request.params) != 2:
-        raise syntax_error(request.params, "invalid parameters")
+        raise syntax_error(request.params, "array expected")
     if session.read_only or runner.log is None:
         raise OvsdbError("not allowed", f"database {runner.name} may not be converted")
     schema = DatabaseSchema.from_json(request.params[1])

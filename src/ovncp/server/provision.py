@@ -33,7 +33,10 @@ async def provide(database: Path, schema: Path, tool: Sequence[str]) -> str:
     if present == wanted:
         return f"{database.name} has {name} {_text(wanted)}"
     backup = database.with_name(f"{database.name}.backup-{_text(present)}")
-    shutil.copy2(database, backup)
+    try:
+        shutil.copy2(database, backup)
+    except OSError as error:
+        raise Refused(f"cannot keep {database} as {backup} ({error.strerror})") from error
     await _run(tool, "convert", str(database), str(schema))
     versions = f"{_text(present)} to {_text(wanted)}"
     return f"converted {database.name}, {name}, from {versions}; {backup.name} is what it was"
@@ -65,7 +68,10 @@ def _text(version: Version) -> str:
 
 async def _run(tool: Sequence[str], *args: str) -> str:
     """What the tool prints; the last line of its complaint is the error."""
-    process = await spawn((*tool, *args), stderr=PIPE)
+    try:
+        process = await spawn((*tool, *args), stderr=PIPE)
+    except OSError as error:
+        raise Refused(f"cannot run {tool[0]} ({error.strerror}): install it") from error
     try:
         output, complaint = await process.communicate()
     finally:

@@ -9,13 +9,12 @@ is not durable is taken back; the requests of that append fail, and the later on
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import orjson
 
-from ovncp.log.base import Log, LogError, OutcomeUnknown
-from ovncp.ovsdb import entry
+from ovncp.log.base import Log, LogError
 from ovncp.ovsdb.database import Client, Database, Outcome
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.monitor import Notification
@@ -24,12 +23,11 @@ from ovncp.server.change_log import ChangeLog
 from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.perf_counter import JOBS
+from ovncp.server.snapshot import Moment
 
 _LOG = logging.getLogger("ovncp.ovsdb")
 
 define("txn_success", "txn_error", "txn_aborted", "log_append", "log_append_failed")
-
-_ROWS_PER_SLICE = 200
 
 
 class Requester(Client, Protocol):
@@ -241,8 +239,6 @@ class Runner:
         COUNTERS["log_append_failed"] += 1
         self.failure = error
         _LOG.error("%s: cannot store transactions: %s", self.name, error)
-        if isinstance(error, OutcomeUnknown):
-            raise error
         self.database.revert()
         later = list(self._executed)[len(batch) :]
         self._executed.clear()
@@ -275,7 +271,9 @@ class Runner:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        deadlines = [deadline for t in self._triggers if (deadline := self._deadline(t)) is not None]
+        deadlines = [
+            deadline for t in self._triggers if (deadline := self._deadline(t)) is not None
+        ]
         if deadlines:
             delay = max(0, min(deadlines) - self.clock.now_msec()) / 1000
             self._alarm = asyncio.get_running_loop().call_later(delay, self._try_overdue)
@@ -312,7 +310,7 @@ class Runner:
         await log.save_snapshot(moment.index, moment.chunks())
         await log.compact(moment.index)
 
-    async def _moment(self) -> "Moment":
+    async def _moment(self) -> Moment:
         """The state of now, with the index of the last entry that it includes."""
         log = self.log
         assert log is not None
@@ -331,7 +329,7 @@ class Runner:
 
         async def job() -> None:
             moment = Moment(self.database, 0, self.clock.wall_msec())
-            data = b"".join([chunk async for chunk in moment.chunks()])
+            data = await moment.text()
             converted = Database(
                 schema,
                 self.database.new_uuid,
@@ -363,58 +361,6 @@ class Runner:
             await self.log.close()
 
 
-class Moment:
-    """The whole content of a database as it is now, to be written out while it changes.
-
-    Rows never change in place, so that holding on to their values is enough.
-    """
-
-    def __init__(self, database: Database, index: int, date_msec: int) -> None:
-        self.index = index
-        self._date_msec = date_msec
-        self._transaction_id = database.transaction_id
-        self._tables = [
-            (table, [(row.uuid, row.values) for row in table.rows.values()])
-            for table in database.tables.values()
-            if table.rows
-        ]
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The JSON text of the snapshot in pieces, with a breath for others between them."""
-        yield b"{"
-        for table, rows in self._tables:
-            separator = b'"%b":{' % table.name.encode()
-            for start in range(0, len(rows), _ROWS_PER_SLICE):
-                yield separator + entry.encode_rows(table, rows[start : start + _ROWS_PER_SLICE])
-                separator = b","
-                await asyncio.sleep(0)
-            yield b"},"
-        comment = entry.snapshot_comment(self._transaction_id)
-        yield entry.snapshot_tail(comment, self._date_msec)
-
-
 def log_failure(error: LogError) -> OvsdbError:
     """The error that tells a client of a failure of the log."""
     return OvsdbError(error.tag, error.details, io_error=error.io_error)
-
-
-async def open_database(
-    log: Log,
-    new_uuid: Callable[[], str],
-    history_bytes: int,
-) -> Database:
-    """The database that `log` holds. Raises LogError and OvsdbError."""
-    snapshot = await log.snapshot()
-    schema = DatabaseSchema.from_json(orjson.loads(snapshot.schema))
-    start_id = entry.next_id("", orjson.dumps(schema.to_json()))
-    database = Database(schema, new_uuid, history_bytes, start_id)
-    if snapshot.data:
-        _replay(database, (snapshot.data,))
-    async for batch in log.read(snapshot.index + 1):
-        _replay(database, (item.data for item in batch))
-    return database
-
-
-def _replay(database: Database, entries: Iterable[bytes]) -> None:
-    for data in entries:
-        database.replay(orjson.loads(data), data)

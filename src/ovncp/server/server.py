@@ -14,8 +14,9 @@ from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server import server_database
 from ovncp.server.clock import Clock
-from ovncp.server.runner import Runner, open_database
+from ovncp.server.runner import Runner
 from ovncp.server.session import Session
+from ovncp.server.snapshot import open_database
 
 _LOG = logging.getLogger("ovncp.ovsdb_server")
 

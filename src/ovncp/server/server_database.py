@@ -10,6 +10,7 @@ _OPTIONAL_UUID = {"key": "uuid", "min": 0, "max": 1}
 _SCHEMA: dict[str, Any] = {
     "name": "_Server",
     "version": "1.2.0",
+    "cksum": "3009684573 744",
     "tables": {
         "Database": {
             "columns": {
@@ -51,5 +52,3 @@ def row_change(database: Database, name: str, columns: dict[str, Any] | None) ->
     uuids = [row.uuid for row in table.rows.values() if row.values[place] == name]
     uuid = uuids[0] if uuids else database.new_uuid()
     return {"Database": {uuid: None if columns is None else {"name": name, **columns}}}
-
-

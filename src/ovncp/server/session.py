@@ -8,8 +8,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-import orjson
-
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.methods import METHODS, NOTIFICATIONS, Request
@@ -155,7 +153,7 @@ class Session(asyncio.Protocol):
             self.close()
 
     def _handle_request(self, message: Any) -> None:
-        request = Request(self, message["method"], message["params"], _dump(message["id"]))
+        request = Request(self, message["method"], message["params"], jsonrpc.encode(message["id"]))
         handle = METHODS.get(request.method)
         if handle is None or request.method in self.server.disabled_methods:
             self.reply_error(request.id_bytes, "unknown method")
@@ -170,7 +168,7 @@ class Session(asyncio.Protocol):
 
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """See `Requester.reply_error`."""
-        self.send(b'{"id":%b,"error":%b}' % (id_bytes, _dump(error)))
+        self.send(b'{"id":%b,"error":%b}' % (id_bytes, jsonrpc.encode(error)))
 
     def notify(self, method: str, params: list[Any]) -> None:
         """Send a notification."""
@@ -246,12 +244,3 @@ class Session(asyncio.Protocol):
         """The number of bytes that wait to be written."""
         waiting = 0 if self._closing else self._transport.get_write_buffer_size()
         return waiting + sum(map(len, self._output))
-
-
-def _dump(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        import json
-
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")

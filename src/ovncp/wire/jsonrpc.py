@@ -74,7 +74,7 @@ def encode(value: Any) -> bytes:
     """`value` as JSON text; what was no UTF-8 in a string that came in goes out as it came."""
     try:
         return orjson.dumps(value)
-    except TypeError:  # a lone surrogate
+    except TypeError:  # a lone surrogate, or deeper than orjson goes
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "surrogateescape")
 
