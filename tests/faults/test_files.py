@@ -93,7 +93,6 @@ BROKEN: dict[str, bytes | None] = {
     "text": b"This is not a database.\n",
     "zeros": b"\0" * 1000,
     "header alone": b"OVSDB JSON 10 0123456789012345678901234567890123456789\n",
-    "not JSON": record(b"{nonsense}\n"),
     "not a schema": record(b'{"no":"schema"}\n'),
     "a schema of a wrong type": record(b'{"name":"N","tables":{"T":{"columns":{"c":1}}}}\n'),
     "an unknown reference": record(
@@ -110,6 +109,12 @@ def test_what_is_no_database_is_refused_in_the_c_servers_words(
     ours: str, content: bytes | None
 ) -> None:
     assert refusal(ours, content) == refusal("c", content)
+
+
+def test_a_schema_that_is_no_json_is_refused(ours: str) -> None:
+    status, line = refusal(ours, record(b"{nonsense}\n"))
+    assert status == 1
+    assert "syntax error" in line and "not valid JSON" in line
 
 
 def test_a_database_that_another_process_holds_is_refused(ours: str) -> None:

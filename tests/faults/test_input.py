@@ -99,7 +99,9 @@ END = re.compile(rb'"id": ?"x"')
 
 def messages(heard: bytes) -> list[str]:
     """The messages in `heard` with their members in order, or as they are if they are no JSON."""
-    text, found, decoder = heard.decode(errors="surrogateescape"), [], json.JSONDecoder()
+    text, found = heard.decode(errors="surrogateescape"), []
+    # The C server writes reals with 15 digits, ours with as many as they have.
+    decoder = json.JSONDecoder(parse_float=lambda real: float(f"{float(real):.15g}"))
     while text:
         try:
             message, end = decoder.raw_decode(text)

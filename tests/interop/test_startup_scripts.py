@@ -81,6 +81,8 @@ def test_the_monitor_starts_a_killed_server_again(shims: Path) -> None:
     # The C monitor takes a death by a signal of ours for an accident only if it dumps core.
     os.kill(pid, 11)
     wait_for(lambda: int((shims / "ovnnb_db.pid").read_text() or pid) != pid, "a new process")
+    # The process has written its number before it listens, and ovn-nbctl tries only once.
+    wait_for(lambda: subprocess.run([*nbctl, "init"], check=False).returncode == 0, "an answer")
     assert "(web)" in run(*nbctl, "ls-list")
     ovn_ctl("stop_ovsdb", shims)
 

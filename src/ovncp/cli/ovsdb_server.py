@@ -17,6 +17,7 @@ import ovncp
 from ovncp.cli import options
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.log.base import LogError
+from ovncp.ovsdb import database
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.server import config_file, daemon, dirs, uuids, vlog
 from ovncp.server.clock import Clock
@@ -89,7 +90,7 @@ class Settings:
     run: str | None
     saved: SavedConfiguration | None
     fsync: bool
-    history_bytes: int
+    storing: database.Settings
 
 
 def usage() -> str:
@@ -137,7 +138,9 @@ def settings_of(parsed: Parsed) -> Settings:
         run=parsed.last("run"),
         saved=SavedConfiguration() if parsed.has("monitor") else None,
         fsync=not parsed.has("no-fsync"),
-        history_bytes=_history_bytes(parsed),
+        storing=database.Settings(
+            _history_bytes(parsed), not parsed.has("disable-file-column-diff")
+        ),
     )
 
 
@@ -188,7 +191,7 @@ def _run(settings: Settings, log: Vlog, started: Daemon) -> int:
 
 async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
     clock = Clock()
-    server = Server(clock, uuids.make_source(os.urandom(32)), settings.history_bytes)
+    server = Server(clock, uuids.make_source(os.urandom(32)), settings.storing)
     runtime = Runtime(
         server,
         log,

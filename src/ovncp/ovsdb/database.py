@@ -53,6 +53,17 @@ class Commit:
         self.transaction_id = ""
 
 
+class Settings(NamedTuple):
+    """How a database is kept.
+
+    `history_bytes` bounds what is kept for clients that resume; `stores_differences` is whether
+    the log gets the difference of a changed column or all of it.
+    """
+
+    history_bytes: int = 0
+    stores_differences: bool = True
+
+
 class Outcome(NamedTuple):
     """What came of a "transact" request.
 
@@ -68,18 +79,22 @@ class Outcome(NamedTuple):
 
 
 class Database:
-    """A database in memory. `history_bytes` bounds what is kept for clients that resume."""
+    """A database in memory.
+
+    `transaction_id` is the id of the visible state, `stored_id` that of the log's last entry in it.
+    """
 
     def __init__(
         self,
         schema: DatabaseSchema,
         new_uuid: Callable[[], str],
-        history_bytes: int = 0,
+        settings: Settings = Settings(),  # noqa: B008
         transaction_id: str = "00000000-0000-0000-0000-000000000000",
     ) -> None:
         self.new_uuid = new_uuid
         self.transaction_id = transaction_id
-        self.history_bytes = history_bytes
+        self.stored_id = transaction_id
+        self.settings = settings
         self._unsettled: deque[Commit] = deque()
         self._version = int(new_uuid().replace("-", ""), 16) & ~0xFFFFFFFFFFFF
         self._set_schema(schema)
@@ -89,7 +104,7 @@ class Database:
         self.name = schema.name
         self.tables = make_tables(schema)
         self.rbac = Rbac(self.tables)
-        self.history = History(self.history_bytes, self.transaction_id)
+        self.history = History(self.settings.history_bytes, self.transaction_id)
         self.monitors = Monitors(self.tables)
 
     def new_version(self) -> int:
@@ -139,7 +154,8 @@ class Database:
         changes = transaction.commit()
         if not changes:
             return None
-        data = entry.encode(changes, "\n".join(transaction.comments), now_msec)
+        comment = "\n".join(transaction.comments)
+        data = entry.encode(changes, comment, now_msec, self.settings.stores_differences)
         commit = Commit(transaction, changes, data)
         self._unsettled.append(commit)
         return commit
@@ -151,9 +167,15 @@ class Database:
         return commit, self.monitors.notify(commit.changes, self.transaction_id)
 
     def _advance(self, commit: Commit) -> None:
-        # What is not stored has an id too, so that a client that saw it resumes after it.
-        data = commit.data if commit.data is not None else self.new_uuid().encode()
-        self.transaction_id = commit.transaction_id = entry.next_id(self.transaction_id, data)
+        data = commit.data
+        if data is not None:
+            self.stored_id = self.transaction_id = entry.next_id(self.stored_id, data)
+        else:
+            # It has an id too, so that a client that saw it resumes after it, but one that has no
+            # part in those that come back when the log is read again.
+            data = self.new_uuid().encode()
+            self.transaction_id = entry.next_id(self.transaction_id, data)
+        commit.transaction_id = self.transaction_id
         self.history.add(commit.transaction_id, commit.changes, len(data))
 
     def revert(self) -> None:
@@ -172,8 +194,8 @@ class Database:
             raise
         commit = Commit(transaction, transaction.commit(), data)
         if parsed.transaction_id is not None:
-            self.transaction_id = parsed.transaction_id
-            self.history = History(self.history_bytes, self.transaction_id)
+            self.stored_id = self.transaction_id = parsed.transaction_id
+            self.history = History(self.settings.history_bytes, self.transaction_id)
             return self.monitors.notify(commit.changes, self.transaction_id)
         self._advance(commit)
         return self.monitors.notify(commit.changes, self.transaction_id)

@@ -23,11 +23,16 @@ from ovncp.ovsdb.transaction import Transaction
 _ID_IN_COMMENT = re.compile(r"\btransaction ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b").search
 
 
-def encode(changes: list[Change], comment: str, date_msec: int) -> bytes | None:
-    """The entry for `changes`; None when none of them is of a kind that is stored."""
+def encode(
+    changes: list[Change], comment: str, date_msec: int, as_difference: bool
+) -> bytes | None:
+    """The entry for `changes`; None when none of them is of a kind that is stored.
+
+    A column that changed is stored as the difference from before, or as a whole.
+    """
     tables: dict[str, Any] = {}
     for change in changes:
-        json = _change_json(change)
+        json = _change_json(change, as_difference)
         if json is not _NOT_STORED:
             tables.setdefault(change.table.name, {})[change.row.uuid] = json
     if not tables:
@@ -35,14 +40,15 @@ def encode(changes: list[Change], comment: str, date_msec: int) -> bytes | None:
     tables["_date"] = date_msec
     if comment:
         tables["_comment"] = comment
-    tables["_is_diff"] = True
+    if as_difference:
+        tables["_is_diff"] = True
     return orjson.dumps(tables)
 
 
 _NOT_STORED = object()
 
 
-def _change_json(change: Change) -> Any:
+def _change_json(change: Change, as_difference: bool) -> Any:
     if change.new is None:
         return None
     columns = change.table.column_list
@@ -57,8 +63,10 @@ def _change_json(change: Change) -> Any:
     for index in change.columns:
         column = columns[index]
         if column.persistent:
-            diff = column.type.diff(change.old[index], change.new[index])
-            json[column.name] = column.type.json(diff)
+            datum = change.new[index]
+            if as_difference:
+                datum = column.type.diff(change.old[index], datum)
+            json[column.name] = column.type.json(datum)
     return json or _NOT_STORED
 
 

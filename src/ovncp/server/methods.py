@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ovncp.log.base import LogError
+from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.parser import is_id
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -89,6 +90,15 @@ def cancel(session: "Session", params: list[Any]) -> None:
             runner.cancel(session, id_bytes)
 
 
+def _transaction_id(json: Any) -> str:
+    if type(json) is not str:
+        raise syntax_error(json, "last-txn-id must be string")
+    uuid = uuid_from_string(json)
+    if uuid is None:
+        raise syntax_error(json, "last-txn-id must be UUID format.")
+    return uuid
+
+
 def _monitor(version: int) -> Method:
     """ "monitor" (RFC 7047 section 4.1.5), or the method of the later `version`."""
 
@@ -102,8 +112,7 @@ def _monitor(version: int) -> Method:
         n_params = 4 if version == 3 else 3
         if len(params) != n_params:
             raise syntax_error(params, "invalid parameters")
-        if version == 3 and type(params[3]) is not str:
-            raise syntax_error(params[3], "last-txn-id must be string")
+        known_id = _transaction_id(params[3]) if version == 3 else ZERO_UUID
         key = encode(params[1])
         if type(params[2]) is dict and key in session.monitors:
             raise syntax_error(params[1], "duplicate monitor ID")
@@ -113,7 +122,7 @@ def _monitor(version: int) -> Method:
         if version < 3:
             session.reply(request.id_bytes, database.monitors.initial(monitor))
             return
-        difference = database.history.since(params[3].lower())
+        difference = database.history.since(known_id)
         found, updates = b"false", b""
         if difference is None:
             updates = database.monitors.initial(monitor)

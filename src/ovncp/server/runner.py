@@ -333,7 +333,7 @@ class Runner:
             converted = Database(
                 schema,
                 self.database.new_uuid,
-                self.database.history_bytes,
+                self.database.settings,
                 self.database.transaction_id,
             )
             converted.replay(orjson.loads(data), data, converting=True)

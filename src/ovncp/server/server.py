@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from ovncp.log.base import Log, LogError
-from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.database import Database, Settings
 from ovncp.ovsdb.lock import Locks
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -26,10 +26,10 @@ _PROBE_SWEEP_SECONDS = 0.5
 class Server:
     """All that clients share. `runners` has the databases by name, `_Server` among them."""
 
-    def __init__(self, clock: Clock, new_uuid: Callable[[], str], history_bytes: int) -> None:
+    def __init__(self, clock: Clock, new_uuid: Callable[[], str], settings: Settings) -> None:
         self.clock = clock
         self.new_uuid = new_uuid
-        self.history_bytes = history_bytes
+        self.settings = settings
         self.server_id = new_uuid()
         self.locks = Locks()
         # What `ovsdb-server/disable-monitor-cond` takes away.
@@ -59,7 +59,7 @@ class Server:
 
     async def add_database(self, log: Log) -> Runner:
         """Open the database that `log` holds, and serve it. Raises LogError and OvsdbError."""
-        database = await open_database(log, self.new_uuid, self.history_bytes)
+        database = await open_database(log, self.new_uuid, self.settings)
         if database.name in self.runners:
             raise LogError(f"{database.name}: duplicate database name")
         runner = self._add_runner(database, log)

@@ -5,13 +5,16 @@ A snapshot is written in slices, with a breath for others between them.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 import orjson
 
 from ovncp.log.base import Log
 from ovncp.ovsdb import entry
-from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.database import Database, Settings
+from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.wire.json_stream import JsonError, parse
 
 _ROWS_PER_SLICE = 200
 
@@ -25,7 +28,7 @@ class Moment:
     def __init__(self, database: Database, index: int, date_msec: int) -> None:
         self.index = index
         self._date_msec = date_msec
-        self._transaction_id = database.transaction_id
+        self._transaction_id = database.stored_id
         self._tables = [
             (table, [(row.uuid, row.values) for row in table.rows.values()])
             for table in database.tables.values()
@@ -53,13 +56,13 @@ class Moment:
 async def open_database(
     log: Log,
     new_uuid: Callable[[], str],
-    history_bytes: int,
+    settings: Settings,
 ) -> Database:
     """The database that `log` holds. Raises LogError and OvsdbError."""
     snapshot = await log.snapshot()
-    schema = DatabaseSchema.from_json(orjson.loads(snapshot.schema))
+    schema = DatabaseSchema.from_json(_parse(snapshot.schema))
     start_id = entry.next_id("", orjson.dumps(schema.to_json()))
-    database = Database(schema, new_uuid, history_bytes, start_id)
+    database = Database(schema, new_uuid, settings, start_id)
     if snapshot.data:
         _replay(database, (snapshot.data,))
     async for batch in log.read(snapshot.index + 1):
@@ -69,4 +72,20 @@ async def open_database(
 
 def _replay(database: Database, entries: Iterable[bytes]) -> None:
     for data in entries:
-        database.replay(orjson.loads(data), data)
+        database.replay(_parse(data), data)
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _parse_as_written(data)
+
+
+def _parse_as_written(data: bytes) -> Any:
+    # The C server writes what orjson does not read: strings that are not UTF-8.
+    try:
+        return parse(data)
+    except JsonError as error:
+        message = f"{len(data)} bytes of the log are not valid JSON ({error})"
+        raise OvsdbError("syntax error", message) from error
