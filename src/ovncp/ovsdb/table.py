@@ -13,11 +13,15 @@ from ovncp.ovsdb.schema import UUID, VERSION, Column, TableSchema
 
 
 class Reference(NamedTuple):
-    """That a column's keys, or its values, refer to rows of `target`. `place` is the column's."""
+    """That a column's keys, or its values, refer to rows of `target`.
+
+    `place` is the column's; `holds_by_default` is whether its default is no empty datum.
+    """
 
     column: Column
     place: int
     by_value: bool
+    holds_by_default: bool
     target: "Table"
 
     def uuids(self, datum: Any) -> Collection[Any]:
@@ -57,7 +61,6 @@ class Table:
         "schema",
         "stored",
         "strong",
-        "watched",
         "weak",
     )
 
@@ -70,8 +73,6 @@ class Table:
         self.changes: list[Change] = []
         self.indexes: list[dict[Any, Row]] = [{} for _ in schema.indexes]
         self.referrers: dict[str, dict[Row, tuple[Table, int]]] = {}
-        # The columns that indexes and references are made of.
-        self.watched = frozenset(column.index for index in schema.indexes for column in index)
         self.index_keys = [_index_key(columns) for columns in schema.indexes]
         self.strong: list[Reference] = []
         self.weak: list[Reference] = []
@@ -91,8 +92,8 @@ class Table:
                 if base is None or base.ref_table is None:
                     continue
                 target = tables[base.ref_table]
-                reference = Reference(column, column.index, bool(by_value), target)
-                self.watched |= {column.index}
+                holds = column.type.n_min > 0
+                reference = Reference(column, column.index, bool(by_value), holds, target)
                 (self.strong if base.is_strong_ref else self.weak).append(reference)
 
     def parse_row(self, json: Any, symbols: Symbols | None) -> dict[int, Any]:

@@ -161,9 +161,12 @@ def _differences(change: Change) -> tuple[int, ...]:
     return tuple([i for i in sorted(change.touched) if old[i] != new[i]])
 
 
-def _concerns(change: Change, columns: frozenset[int]) -> bool:
-    """Whether `change` may alter one of `columns` of its row."""
-    return change.old is None or change.new is None or not columns.isdisjoint(change.columns)
+def _affecting(changes: list[Change], reference: Reference) -> list[Change]:
+    """Those of `changes` that may have a part in the references of one column."""
+    if reference.holds_by_default:
+        return changes[:]
+    place = reference.place
+    return [change for change in changes if change.new is None or place in change.touched]
 
 
 def count_references(transaction: Transaction) -> None:
@@ -173,7 +176,7 @@ def count_references(transaction: Transaction) -> None:
     """
     for table in list(transaction.tables.values()):
         for reference in table.strong:
-            for change in table.changes[:]:
+            for change in _affecting(table.changes, reference):
                 removed, added = _reference_difference(change, reference)
                 if removed:
                     _count(transaction, change, reference, removed, -1)
@@ -266,42 +269,34 @@ def check_row_limits(transaction: Transaction) -> None:
 
 def drop_dead_references(transaction: Transaction) -> None:
     """Take weak references to rows that do not exist out of the columns that hold them."""
-    dead = _references_to_deleted(transaction)
-    for table in transaction.tables.values():
+    for table in list(transaction.tables.values()):
         for reference in table.weak:
-            for change in table.changes:
-                _drop_dead(transaction, change, reference, dead.get(change.row))
+            for change in _affecting(table.changes, reference):
+                if change.new is not None:
+                    _, added = _reference_difference(change, reference)
+                    rows = reference.target.rows
+                    gone = {uuid for uuid in added if uuid not in rows}
+                    _drop_references(transaction, change, reference, gone)
+    for row, (table, dead) in _references_to_deleted(transaction).items():
+        change = transaction.change_of(table, row)
+        for reference in table.weak:
+            gone = dead.get(reference.target.name, set())
+            _drop_references(transaction, change, reference, gone)
 
 
-def _drop_dead(
+def _references_to_deleted(
     transaction: Transaction,
-    change: Change,
-    reference: Reference,
-    dead: dict[str, set[str]] | None,
-) -> None:
-    if change.new is not None:
-        _, added = _reference_difference(change, reference)
-        if added or dead is not None:
-            rows = reference.target.rows
-            gone = {uuid for uuid in added if uuid not in rows}
-            if dead is not None:
-                gone |= dead.get(reference.target.name, set())
-            if gone:
-                _drop_references(transaction, change, reference, gone)
-
-
-def _references_to_deleted(transaction: Transaction) -> dict[Row, dict[str, set[str]]]:
+) -> dict[Row, tuple[Table, dict[str, set[str]]]]:
     """The rows that refer weakly to rows that the transaction deletes.
 
-    Each with the uuids that it must drop, by the name of the table that they were in.
+    Each with its table, and with the uuids to drop by the name of the table that they were in.
     """
-    dead: dict[Row, dict[str, set[str]]] = {}
-    for change in list(transaction.deleted.values()):
+    dead: dict[Row, tuple[Table, dict[str, set[str]]]] = {}
+    for change in transaction.deleted.values():
         for source, (table, _) in change.table.referrers.get(change.row.uuid, {}).items():
             if source.uuid in table.rows:
-                transaction.change_of(table, source)
-                gone = dead.setdefault(source, {}).setdefault(change.table.name, set())
-                gone.add(change.row.uuid)
+                uuids = dead.setdefault(source, (table, {}))[1]
+                uuids.setdefault(change.table.name, set()).add(change.row.uuid)
     return dead
 
 
@@ -309,6 +304,8 @@ def _drop_references(
     transaction: Transaction, change: Change, reference: Reference, gone: set[str]
 ) -> None:
     assert change.new is not None
+    if not gone:
+        return
     column = reference.column
     kind = column.type
     datum = change.new[column.index]
@@ -424,24 +421,26 @@ PRECOMMIT: tuple[Callable[[Transaction], None], ...] = (
 
 def _relink(changes: list[Change]) -> None:
     """Bring indexes and weak references' sources from the old to the new values."""
-    linked = [
-        change
-        for change in changes
-        if change.table.watched and _concerns(change, change.table.watched)
-    ]
-    for change in linked:
-        table = change.table
-        if change.old is not None:
-            for index, key_of in zip(table.indexes, table.index_keys, strict=True):
-                key = key_of(change.old)
-                if index.get(key) is change.row:
-                    del index[key]
+    by_table: dict[Table, list[Change]] = {}
+    for change in changes:
+        by_table.setdefault(change.table, []).append(change)
+    for table, table_changes in by_table.items():
+        for index, key_of in zip(table.indexes, table.index_keys, strict=True):
+            _reindex(index, key_of, table_changes)
         for reference in table.weak:
-            _relink_reference(change, reference)
-    for change in linked:
+            for change in _affecting(table_changes, reference):
+                _relink_reference(change, reference)
+
+
+def _reindex(index: dict[Any, Row], key_of: Callable[[Any], Any], changes: list[Change]) -> None:
+    for change in changes:
+        if change.old is not None:
+            key = key_of(change.old)
+            if index.get(key) is change.row:
+                del index[key]
+    for change in changes:
         if change.new is not None:
-            for index, key_of in zip(change.table.indexes, change.table.index_keys, strict=True):
-                index[key_of(change.new)] = change.row
+            index[key_of(change.new)] = change.row
 
 
 def _relink_reference(change: Change, reference: Reference) -> None:

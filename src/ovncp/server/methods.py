@@ -1,7 +1,7 @@
 """The methods that clients call (RFC 7047 section 4.1 and ovsdb-server(7) section 4.1)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ovncp.log.base import LogError
 from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
@@ -240,14 +240,24 @@ def convert(request: Request) -> None:
     """ovsdb-server(7) section 4.1.19."""
     runner = _runner(request)
     session = request.session
+    if session.role:
+        _refuse_conversion(session, runner)
     if len(request.params) != 2:
         raise syntax_error(request.params, "array expected")
     if session.read_only or runner.log is None:
         raise OvsdbError("not allowed", f"database {runner.name} may not be converted")
     schema = DatabaseSchema.from_json(request.params[1])
     if schema.name != runner.name:
-        raise OvsdbError("invalid parameters", f"schema is for database {schema.name}")
+        names = f"new schema name ({schema.name}) does not match database name ({runner.name})"
+        raise OvsdbError("invalid parameters", names)
     session.server.spawn(_convert(request, runner, schema))
+
+
+def _refuse_conversion(session: "Session", runner: Runner) -> NoReturn:
+    client = f'client "{session.identity or "(null)"}" role "{session.role}"'
+    reason = "(only the root role may convert databases)"
+    message = f'RBAC rules for {client} prohibit "convert" of database {runner.name} {reason}'
+    raise OvsdbError("permission error", message)
 
 
 async def _convert(request: Request, runner: Runner, schema: DatabaseSchema) -> None:
