@@ -299,9 +299,11 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port in the log's last `listening on port` line."""
-        ports = re.findall(r"listening on port (\d+)", self.log)
-        assert ports, f"no port in the log:\n{self.log}"
+        """The TCP port in the log's last `listening on port` line, which may be a moment late."""
+        deadline = time.monotonic() + REPLY_SECONDS
+        while not (ports := re.findall(r"listening on port (\d+)", self.log)):
+            assert time.monotonic() < deadline, f"no port in the log:\n{self.log}"
+            time.sleep(0.01)
         return int(ports[-1])
 
     @property

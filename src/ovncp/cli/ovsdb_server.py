@@ -129,7 +129,7 @@ def settings_of(parsed: Parsed) -> Settings:
     tls = TlsSettings(**{row.name.replace("-", "_"): parsed.last(row.name) for row in TLS_OPTIONS})
     return Settings(
         configuration=Configuration(
-            databases=tuple(databases),
+            databases=tuple(dict.fromkeys(databases)),
             remotes=dict.fromkeys(parsed.values("remote"), RemoteOptions()),
             tls=tls,
         ),

@@ -11,6 +11,7 @@ class Locks:
 
     def __init__(self) -> None:
         self._queues: dict[str, list[Hashable]] = {}
+        self._thieves: set[tuple[str, Hashable]] = set()
 
     def owner(self, name: str) -> Hashable | None:
         """Who holds the lock `name`."""
@@ -24,17 +25,30 @@ class Locks:
         return queue[0] is session
 
     def steal(self, session: Hashable, name: str) -> Hashable | None:
-        """Give `session` the lock; the former owner, which keeps its place behind it."""
+        """Give `session` the lock; the former owner.
+
+        One that asked for the lock keeps its place behind the thief; one that stole it does not.
+        """
         queue = self._queues.setdefault(name, [])
+        victim = queue[0] if queue else None
+        if (name, victim) in self._thieves:
+            self._thieves.discard((name, victim))
+            queue.pop(0)
         queue.insert(0, session)
-        return queue[1] if len(queue) > 1 else None
+        self._thieves.add((name, session))
+        return victim
 
     def unlock(self, session: Hashable, name: str) -> Hashable | None:
-        """Take `session` out of the queue; the new owner if the lock changed hands."""
-        queue = self._queues[name]
-        was_owner = queue[0] is session
+        """Take `session` out of the queue; whom to tell that it holds the lock.
+
+        The C server tells the owner also when one that only waited leaves.
+        """
+        queue = self._queues.get(name, [])
+        if session not in queue:
+            return None
+        self._thieves.discard((name, session))
         queue.remove(session)
         if not queue:
             del self._queues[name]
             return None
-        return queue[0] if was_owner else None
+        return queue[0]

@@ -46,6 +46,8 @@ _RPC_LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
 UPKEEP_MSEC = 2500
 """How often the status columns are written, remotes that failed are tried again, and so on."""
 
+_LONGEST_PAUSE_MSEC = 60_000
+
 _CHANGES_PER_MINUTE, _CHANGES_AT_ONCE = 30, 60
 
 
@@ -78,7 +80,9 @@ class Runtime:
         self._fsync = fsync
         self._save = save
         self._tls_files = TlsFiles()
+        # What is wrong with remotes that are not served, by target, and when to try them again.
         self._failures: dict[str, str] = {}
+        self._pause_msec = self._retry_msec = 0
         self._errors: list[str] = []
         self._watched: dict[str, set[str]] = {}
         self._schedules: dict[Runner, Schedule] = {}
@@ -243,6 +247,9 @@ class Runtime:
                 failure = await self._serve(target, options)
                 if failure is not None:
                     failures[target] = failure
+            if not self._failures:
+                self._pause_msec = UPKEEP_MSEC
+                self._retry_msec = self.server.clock.now_msec() + self._pause_msec
             self._failures = failures
 
     def _targets(self, errors: list[str]) -> Iterator[tuple[str, RemoteOptions]]:
@@ -332,10 +339,17 @@ class Runtime:
     async def _upkeep(self) -> None:
         while True:
             self._write_status()
-            if self._failures:
-                await self.reconfigure()
+            await self._retry_failures()
             await self._compact_what_is_due()
             await self.server.clock.sleep(UPKEEP_MSEC)
+
+    async def _retry_failures(self) -> None:
+        """Try again to serve what failed, ever more seldom."""
+        now = self.server.clock.now_msec()
+        if self._failures and now >= self._retry_msec:
+            self._pause_msec = min(2 * self._pause_msec, _LONGEST_PAUSE_MSEC)
+            self._retry_msec = now + self._pause_msec
+            await self.reconfigure()
 
     async def _tick(self) -> None:
         while True:
@@ -366,7 +380,9 @@ class Runtime:
 
     async def compact(self, runner: Runner) -> None:
         """Compact the database's log. Raises LogError."""
-        schedule = self._schedules[runner]
+        schedule = self._schedules.get(runner)
+        if schedule is None:
+            raise LogError(f"{runner.name}: the database was removed")
         async with self._compacting:
             started = JOBS.start()
             failed = True
