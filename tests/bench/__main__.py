@@ -52,15 +52,21 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def show_step(step: str) -> None:
+    """Tells a person who waits what is being done."""
+    if sys.stderr.isatty():
+        print(f"\r{step:<30}\r", end="", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     chosen = options()
     result = compare(
         chosen.only or list(CASES),
         QUICK if chosen.quick else FULL,
         chosen.rounds,
-        lambda step: print(f"\r{step:<30}", end="", file=sys.stderr, flush=True),
+        show_step,
     )
-    print(f"\r{'':<30}\r", end="", file=sys.stderr)
+    show_step("")
     rows = [HEADINGS, *(cells(name, figures) for name, figures in result.items())]
     if chosen.json:
         print(as_json(result))

@@ -6,7 +6,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from conformance.script import Run, empty, parse_file, render
-
 from servers import Server
 
 

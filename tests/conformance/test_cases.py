@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance.script import Case, CaseFile, Run, empty, parse_file, render
 
+from conformance.script import Case, CaseFile, Run, empty, parse_file, render
 from servers import Server
 
 KINDS = os.environ.get("CONFORMANCE_KINDS", "c,ovncp").split(",")

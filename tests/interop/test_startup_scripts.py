@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +111,19 @@ def test_ovs_ctl_creates_upgrades_and_stops_the_database(shims: Path) -> None:
     ).stdout  # fmt: skip
     ovs_ctl("stop")
     wait_for(lambda: not processes_of(shims), "the server to end", 5)
+
+
+def test_the_server_listens_within_300_milliseconds(shims: Path) -> None:
+    run("ovsdb-tool", "create", shims / "conf.db", VSWITCH_SCHEMA)
+    seconds = []
+    for number in range(5):
+        start = time.perf_counter()
+        run(
+            "ovsdb-server", "--detach", f"--pidfile={shims}/{number}.pid", "--no-chdir",
+            f"--remote=punix:{shims}/{number}.sock", f"--unixctl={shims}/{number}.ctl",
+            shims / "conf.db",
+        )  # fmt: skip
+        seconds.append(time.perf_counter() - start)
+        run("ovs-appctl", "-t", shims / f"{number}.ctl", "exit")
+        wait_for(lambda number=number: not (shims / f"{number}.pid").exists(), "the end", 5)
+    assert min(seconds) < 0.3, seconds

@@ -111,9 +111,10 @@ def compact(
     The comment of it keeps the id of the last transaction, so that clients which resume after that
     one still can (ovsdb-server(7) section 4.1.15).
     """
+    from ovncp.ovsdb import entry
 
     def snapshot(database: "Database") -> Iterator[bytes]:
-        last = f"{comment} (transaction {database.transaction_id})"
+        last = entry.snapshot_comment(comment, database.transaction_id)
         return _snapshot(database, last, now_msec)
 
     with _locked(path, target) as (source, log):

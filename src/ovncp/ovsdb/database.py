@@ -8,6 +8,7 @@ takes back everything that is not settled. Time and uuids come from outside.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ovncp.ovsdb import entry
@@ -64,7 +65,8 @@ class Settings(NamedTuple):
     stores_differences: bool = True
 
 
-class Outcome(NamedTuple):
+@dataclass(eq=False)
+class Outcome:
     """What came of a "transact" request.
 
     `results` is None for one that has to wait: for a change of one of the tables `waits_on`, or
@@ -94,6 +96,7 @@ class Database:
         self.new_uuid = new_uuid
         self.transaction_id = transaction_id
         self.stored_id = transaction_id
+        self._is_fresh = True
         self.settings = settings
         self._unsettled: deque[Commit] = deque()
         self._version = int(new_uuid().replace("-", ""), 16) & ~0xFFFFFFFFFFFF
@@ -167,6 +170,7 @@ class Database:
         return commit, self.monitors.notify(commit.changes, self.transaction_id)
 
     def _advance(self, commit: Commit) -> None:
+        self._is_fresh = False
         data = commit.data
         if data is not None:
             self.stored_id = self.transaction_id = entry.next_id(self.stored_id, data)
@@ -193,8 +197,9 @@ class Database:
             transaction.abort()
             raise
         commit = Commit(transaction, transaction.commit(), data)
-        if parsed.transaction_id is not None:
-            self.stored_id = self.transaction_id = parsed.transaction_id
+        if parsed.snapshot_id is not None and self._is_fresh:
+            self._is_fresh = False
+            self.stored_id = self.transaction_id = parsed.snapshot_id
             self.history = History(self.settings.history_bytes, self.transaction_id)
             return self.monitors.notify(commit.changes, self.transaction_id)
         self._advance(commit)

@@ -20,7 +20,9 @@ from ovncp.ovsdb.schema import VERSION
 from ovncp.ovsdb.table import Table
 from ovncp.ovsdb.transaction import Transaction
 
-_ID_IN_COMMENT = re.compile(r"\btransaction ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b").search
+_ID_IN_COMMENT = re.compile(
+    r" \(transaction ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\)\Z"
+).search
 
 
 def encode(
@@ -101,22 +103,29 @@ def next_id(previous_id: str, data: bytes) -> str:
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:32]}"
 
 
-def snapshot_comment(transaction_id: str) -> str:
-    """The comment of a snapshot, which keeps the id of the last transaction that it includes."""
-    return f"compacting database online (transaction {transaction_id})"
+def snapshot_comment(what: str, transaction_id: str) -> str:
+    """The comment of a snapshot, which keeps the id of the last transaction that it includes.
+
+    `what` says what the snapshot was made for.
+    """
+    return f"{what} (transaction {transaction_id})"
 
 
 class Entry:
-    """A parsed entry. `json` is the whole of it, `tables` what is not about the entry itself."""
+    """A parsed entry. `json` is the whole of it, `tables` what is not about the entry itself.
 
-    __slots__ = ("comment", "date_msec", "is_diff", "json", "tables", "transaction_id")
+    `snapshot_id` is the id that the comment of a snapshot keeps. Clients can write such a comment
+    too, so that only the first entry of a log may be taken at its word.
+    """
+
+    __slots__ = ("comment", "date_msec", "is_diff", "json", "snapshot_id", "tables")
 
     def __init__(self, json: Any) -> None:
         if type(json) is not dict:
             raise OvsdbError("syntax error", "object expected", json)
         self.date_msec: int | None = None
         self.comment: str | None = None
-        self.transaction_id: str | None = None
+        self.snapshot_id: str | None = None
         self.json: dict[str, Any] = json
         self.tables = json.copy()
         self.is_diff = bool(self.tables.pop("_is_diff", False))
@@ -125,8 +134,8 @@ class Entry:
         comment = self.tables.pop("_comment", None)
         if type(comment) is str:
             self.comment = comment
-            match = _ID_IN_COMMENT(comment)
-            self.transaction_id = match.group(1) if match else None
+            match = None if self.is_diff else _ID_IN_COMMENT(comment)
+            self.snapshot_id = match.group(1) if match else None
 
 
 def replay(

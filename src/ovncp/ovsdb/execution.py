@@ -5,7 +5,8 @@ they amount to. Operations are data: a name, the members that it may have, and w
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ovncp.ovsdb import condition, mutation
 from ovncp.ovsdb.atom import Symbols, uuid_from_string
@@ -348,7 +349,8 @@ def execute_assert(x: Execution, operation: Json) -> Result:
     return {}
 
 
-class Operation(NamedTuple):
+@dataclass(eq=False)
+class Operation:
     """An operation: what executes it, whether it only reads, and which members it has.
 
     `to_table` is the part of `shape` up to the member "table", if it has that.

@@ -7,7 +7,8 @@ found by the values that a change has, not by trying the condition of every grou
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -44,7 +45,8 @@ TRUE = Clause(None, "true", None)
 METHODS = {1: "update", 2: "update2", 3: "update3"}
 
 
-class MonitoredTable(NamedTuple):
+@dataclass(eq=False)
+class MonitoredTable:
     """One table of a group: what is shown of it, and of which rows.
 
     `clauses` is None for all rows; `where` is the condition's JSON text, by which equal ones are
@@ -93,7 +95,8 @@ class Monitor:
         return b'{"id":null,"method":"%b","params":[%b,%b]}' % (method, self.id_bytes, updates)
 
 
-class Notification(NamedTuple):
+@dataclass(eq=False)
+class Notification:
     """Bytes that each of `monitors` is to be sent."""
 
     monitors: Sequence[Monitor]

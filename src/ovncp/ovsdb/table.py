@@ -1,8 +1,9 @@
 """Tables: rows by uuid, rows by their indexed columns, and who refers to whom."""
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from ovncp.ovsdb.atom import Symbols
 from ovncp.ovsdb.column_type import UNLIMITED
@@ -12,7 +13,8 @@ from ovncp.ovsdb.row import Change, Row
 from ovncp.ovsdb.schema import UUID, VERSION, Column, TableSchema
 
 
-class Reference(NamedTuple):
+@dataclass(eq=False)
+class Reference:
     """That a column's keys, or its values, refer to rows of `target`.
 
     `place` is the column's; `holds_by_default` is whether its default is no empty datum.

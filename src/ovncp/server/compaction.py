@@ -1,13 +1,21 @@
-"""When a log is compacted by itself (ovsdb-server(1), "ovsdb-server/compact").
+"""Compaction of the databases' logs: on demand, and by itself (ovsdb-server(1), "compact").
 
-At the earliest some ten minutes after the last time, if a hundred transactions came since then
-and the file is both large and twice what it was; after a day, if anything came at all.
+A log is due at the earliest some ten minutes after the last time, if a hundred transactions came
+since then and the file is both large and twice what it was; after a day, if anything came at all.
 """
 
+import asyncio
+import ctypes
+import logging
 import random
 
-from ovncp.log.base import Log
+from ovncp.log.base import Log, LogError
 from ovncp.log.file import FileLog
+from ovncp.server.clock import Clock
+from ovncp.server.perf_counter import JOBS
+from ovncp.server.runner import Runner
+
+_LOG = logging.getLogger("ovncp.ovsdb_server")
 
 _MINUTE_MSEC = 60_000
 _DAY_MSEC = 24 * 60 * _MINUTE_MSEC
@@ -38,3 +46,48 @@ class Schedule:
             return n_entries > 0
         grew_lots = file.size > _LARGE_BYTES and file.size / 2 > file.base_size
         return n_entries >= _MIN_ENTRIES and grew_lots
+
+
+class Compaction:
+    """Compacts one log at a time. `trims_memory`: give back to the system what that leaves free."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.trims_memory = False
+        self._clock = clock
+        self._schedules: dict[Runner, Schedule] = {}
+        self._turn = asyncio.Lock()
+
+    def add(self, runner: Runner) -> None:
+        """Compact the log of `runner` from now on when it is due."""
+        self._schedules[runner] = Schedule(self._clock.now_msec())
+
+    def remove(self, runner: Runner) -> None:
+        """Forget `runner`."""
+        self._schedules.pop(runner, None)
+
+    async def compact(self, runner: Runner) -> None:
+        """Compact the log of `runner` now. Raises LogError."""
+        async with self._turn:
+            schedule = self._schedules.get(runner)
+            if schedule is None:
+                raise LogError(f"{runner.name}: the database was removed")
+            failed = True
+            started = JOBS.start()
+            try:
+                await runner.compact()
+                failed = False
+            finally:
+                schedule.restart(self._clock.now_msec(), failed=failed)
+            JOBS.finish("compact", started)
+        if self.trims_memory:
+            ctypes.CDLL(None).malloc_trim(0)
+
+    async def compact_what_is_due(self) -> None:
+        """Compact the logs whose time has come; a failure is logged."""
+        for runner, schedule in list(self._schedules.items()):
+            if runner.log is None or not schedule.is_due(runner.log, self._clock.now_msec()):
+                continue
+            try:
+                await self.compact(runner)
+            except LogError as error:
+                _LOG.info("%s", error)

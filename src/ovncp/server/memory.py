@@ -8,6 +8,7 @@ import logging
 import resource
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from ovncp.ovsdb.database import Database
@@ -79,11 +80,11 @@ def _atoms(table: Table, rows: Iterable[Values]) -> int:
 
 async def _history_atoms(database: Database) -> int:
     total = 0
-    for transactions in _slices(database.history.transactions()):
-        for changes in transactions:
-            for change in changes:
-                kept = (values for values in (change.old, change.new) if values is not None)
-                total += _atoms(change.table, kept)
+    changes = list(chain.from_iterable(database.history.transactions()))
+    for part in _slices(changes):
+        for change in part:
+            kept = (values for values in (change.old, change.new) if values is not None)
+            total += _atoms(change.table, kept)
         await asyncio.sleep(0)
     return total
 

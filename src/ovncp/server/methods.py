@@ -1,7 +1,8 @@
 """The methods that clients call (RFC 7047 section 4.1 and ovsdb-server(7) section 4.1)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ovncp.log.base import LogError
 from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from ovncp.server.session import Session
 
 
-class Request(NamedTuple):
+@dataclass(eq=False)
+class Request:
     """A request of a session. `id_bytes` is its id as JSON text."""
 
     session: "Session"

@@ -6,7 +6,6 @@ what is wanted with what is there.
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.server import config_file, database_remotes, memory
 from ovncp.server.change_log import ChangeLog
-from ovncp.server.compaction import Schedule
+from ovncp.server.compaction import Compaction
 from ovncp.server.configuration import (
     Configuration,
     ConfigurationError,
@@ -31,7 +30,6 @@ from ovncp.server.configuration import (
 )
 from ovncp.server.coverage import COUNTERS, SLOT_SECONDS, Coverage
 from ovncp.server.database_remotes import PREFIX, Place, RemoteStatus
-from ovncp.server.perf_counter import JOBS
 from ovncp.server.rate_limit import RateLimit
 from ovncp.server.remote import NEVER_CONNECTED, Remote
 from ovncp.server.runner import Runner, Transact
@@ -75,7 +73,7 @@ class Runtime:
         self.remotes: dict[str, Remote] = {}
         self.tls = TlsSettings()
         self.config_file = config_file
-        self.trims_memory = False
+        self.compaction = Compaction(server.clock)
         self.coverage = Coverage(COUNTERS, server.clock.now_msec() / 1000)
         self._fsync = fsync
         self._save = save
@@ -85,11 +83,9 @@ class Runtime:
         self._pause_msec = self._retry_msec = 0
         self._errors: list[str] = []
         self._watched: dict[str, set[str]] = {}
-        self._schedules: dict[Runner, Schedule] = {}
         self._change_limit = RateLimit(vlog, _CHANGES_PER_MINUTE, _CHANGES_AT_ONCE)
         self._dirty = asyncio.Event()
         self._reconfiguring = asyncio.Lock()
-        self._compacting = asyncio.Lock()
 
     # Starting and stopping
 
@@ -155,12 +151,12 @@ class Runtime:
             await log.close()
             raise
         self.files[file] = runner.name
-        self._schedules[runner] = Schedule(self.server.clock.now_msec())
+        self.compaction.add(runner)
         runner.watchers.append(partial(self._tables_changed, runner.name))
 
     async def _close(self, name: str) -> None:
         self.files = {file: other for file, other in self.files.items() if other != name}
-        del self._schedules[self.server.runners[name]]
+        self.compaction.remove(self.server.runners[name])
         await self.server.remove_database(name)
 
     def log_changes(self, runner: Runner, table: str, wanted: bool) -> None:
@@ -235,22 +231,25 @@ class Runtime:
             self._watched = {}
             targets = dict(self._targets(errors))
             self._tls_files = self._read_tls_files(errors)
-            for error in errors:
-                if error not in self._errors:
-                    _LOG.warning("%s", error)
-            self._errors = errors
+            self._report(errors)
             for target in [target for target in self.remotes if target not in targets]:
                 _RPC_LOG.info("%s: remote deconfigured", target)
                 await self.remotes.pop(target).close()
-            failures = {}
-            for target, options in targets.items():
-                failure = await self._serve(target, options)
-                if failure is not None:
-                    failures[target] = failure
-            if not self._failures:
-                self._pause_msec = UPKEEP_MSEC
-                self._retry_msec = self.server.clock.now_msec() + self._pause_msec
-            self._failures = failures
+            await self._serve_all(targets)
+
+    def _report(self, errors: list[str]) -> None:
+        """Log those of `errors` that are new."""
+        for error in errors:
+            if error not in self._errors:
+                _LOG.warning("%s", error)
+        self._errors = errors
+
+    async def _serve_all(self, targets: dict[str, RemoteOptions]) -> None:
+        tried = {target: await self._serve(target, targets[target]) for target in targets}
+        if not self._failures:
+            self._pause_msec = UPKEEP_MSEC
+            self._retry_msec = self.server.clock.now_msec() + self._pause_msec
+        self._failures = {target: failure for target, failure in tried.items() if failure}
 
     def _targets(self, errors: list[str]) -> Iterator[tuple[str, RemoteOptions]]:
         for target, options in self.wanted.items():
@@ -340,7 +339,7 @@ class Runtime:
         while True:
             self._write_status()
             await self._retry_failures()
-            await self._compact_what_is_due()
+            await self.compaction.compact_what_is_due()
             await self.server.clock.sleep(UPKEEP_MSEC)
 
     async def _retry_failures(self) -> None:
@@ -375,34 +374,6 @@ class Runtime:
             return self.remotes[target].status()
         details = {"last_error": self._failures.get(target, ""), **NEVER_CONNECTED.details}
         return RemoteStatus(False, {name: text for name, text in details.items() if text})
-
-    # Compaction
-
-    async def compact(self, runner: Runner) -> None:
-        """Compact the database's log. Raises LogError."""
-        schedule = self._schedules.get(runner)
-        if schedule is None:
-            raise LogError(f"{runner.name}: the database was removed")
-        async with self._compacting:
-            started = JOBS.start()
-            failed = True
-            try:
-                await runner.compact()
-                failed = False
-            finally:
-                schedule.restart(self.server.clock.now_msec(), failed=failed)
-            JOBS.finish("compact", started)
-        if self.trims_memory:
-            ctypes.CDLL(None).malloc_trim(0)
-
-    async def _compact_what_is_due(self) -> None:
-        for runner, schedule in list(self._schedules.items()):
-            if runner.log is None or not schedule.is_due(runner.log, self.server.clock.now_msec()):
-                continue
-            try:
-                await self.compact(runner)
-            except LogError as error:
-                _LOG.info("%s", error)
 
 
 def _is_same_file(one: str, other: str) -> bool:

@@ -146,7 +146,7 @@ class _Commands:
     async def _compact(self, runner: Runner) -> str:
         _LOG.info("compacting %s database by user request", runner.name)
         try:
-            await self._runtime.compact(runner)
+            await self._runtime.compaction.compact(runner)
         except LogError as error:
             return f"{error}\n"
         return ""
@@ -154,12 +154,12 @@ class _Commands:
     def trim_on_compaction(self, args: list[str]) -> str:
         if args[0] not in ("on", "off"):
             raise CommandError("invalid argument")
-        wanted = args[0] == "on"
-        if wanted != self._runtime.trims_memory or not self._said_whether_trimming:
+        wanted, compaction = args[0] == "on", self._runtime.compaction
+        if wanted != compaction.trims_memory or not self._said_whether_trimming:
             state = "enabled" if wanted else "disabled"
             _LOG.info("memory trimming after compaction %s.", state)
             self._said_whether_trimming = True
-        self._runtime.trims_memory = wanted
+        compaction.trims_memory = wanted
         return ""
 
     # The log of changes

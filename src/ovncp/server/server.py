@@ -147,10 +147,10 @@ class Server:
         session.notify(method, [name])
 
     def _tell(self, notifications: Sequence[Notification], before: str) -> None:
-        for monitors, message in notifications:
-            for monitor in monitors:
-                session = monitor.owner
-                session.update(monitor, message, before)
+        for notification in notifications:
+            message = notification.message
+            for monitor in notification.monitors:
+                monitor.owner.update(monitor, message, before)
 
     def wants_flush(self, session: Session) -> None:
         """Write the session's output at the end of this turn of the loop."""

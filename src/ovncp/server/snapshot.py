@@ -49,7 +49,7 @@ class Moment:
                 separator = b","
                 await asyncio.sleep(0)
             yield b"},"
-        comment = entry.snapshot_comment(self._transaction_id)
+        comment = entry.snapshot_comment("compacting database online", self._transaction_id)
         yield entry.snapshot_tail(comment, self._date_msec)
 
 

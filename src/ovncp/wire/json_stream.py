@@ -128,7 +128,7 @@ class JsonStream:
             except ValueError:
                 several = True  # a message and junk, or an odd one
         if several:
-            return self._walk(data)
+            return self._resume(data) if self._size else self._walk(data)
         self._keep(data, outside, in_string, escape)
         return []
 
@@ -139,6 +139,22 @@ class JsonStream:
         value = _read_fast(text)
         self._forget()
         return value
+
+    def _resume(self, data: bytes) -> list[Any]:
+        """Ends the unfinished message at the first ``}{``; what follows is read as from the start.
+
+        That the cut was right shows in what it ends being well-formed.
+        """
+        end = data.find(b"}{") + 1
+        try:
+            values = [self._whole(data[:end])]
+        except ValueError:
+            return self._walk(data)
+        try:
+            return values + self._begin(data[end:])
+        except JsonError as error:
+            error.completed[:0] = values
+            raise
 
     def _outline(self, data: bytes) -> tuple[bytes, bool, bool]:
         """`data`'s brackets and commas outside strings, and the state after its last byte.
