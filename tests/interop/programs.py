@@ -105,6 +105,7 @@ class Network:
         self.server = Server(kind, databases, **options)  # type: ignore[arg-type]
         self.directory = self.server.directory
         self.programs: list[Program] = []
+        self.others: list[Server] = []
         self.nbctl("init")
         self.sbctl("init")
 
@@ -122,7 +123,8 @@ class Network:
     def close(self) -> None:
         for program in reversed(self.programs):
             program.close()
-        self.server.close()
+        for server in (*self.others, self.server):
+            server.close()
 
     def nbctl(self, *args: str) -> str:
         return run("ovn-nbctl", f"--db={self.server.remote}", "--timeout=30", *args)
@@ -134,6 +136,11 @@ class Network:
         program = Program(directory or self.directory, name, *command)
         self.programs.append(program)
         return program
+
+    def vswitch_database(self) -> Server:
+        """A hypervisor's own database, in a server of its own that ends with the network."""
+        self.others.append(Server(KIND, [("conf", VSWITCH_SCHEMA)]))
+        return self.others[-1]
 
     def northd(self, name: str = "northd") -> Program:
         remote = self.server.remote

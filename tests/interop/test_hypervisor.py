@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from interop.programs import KIND, VSWITCH_SCHEMA, Network, wait_for
-from servers import Server, run
+from interop.programs import Network, wait_for
+from servers import run
 
 
 class Hypervisor:
@@ -15,7 +13,7 @@ class Hypervisor:
 
     def __init__(self, network: Network, name: str, address: str) -> None:
         self.network = network
-        self.conf = Server(KIND, [("conf", VSWITCH_SCHEMA)])
+        self.conf = network.vswitch_database()
         directory, remote = self.conf.directory, self.conf.remote
         self.vsctl("--no-wait", "init")
         self.vswitchd = network.start(
@@ -46,14 +44,11 @@ class Hypervisor:
 
 
 @pytest.fixture
-def hypervisor(network: Network) -> Iterator[Hypervisor]:
+def hypervisor(network: Network) -> Hypervisor:
     network.northd()
     network.nbctl("ls-add", "web", "--", "lsp-add", "web", "web1", "--", "lsp-add", "web", "web2")
     network.nbctl("lsp-set-addresses", "web1", "00:00:00:00:01:01 10.0.1.11")
-    hypervisor = Hypervisor(network, "hv1", "127.0.0.1")
-    yield hypervisor
-    network.close()
-    hypervisor.conf.close()
+    return Hypervisor(network, "hv1", "127.0.0.1")
 
 
 def test_a_plugged_interface_comes_up(hypervisor: Hypervisor) -> None:
@@ -82,13 +77,9 @@ def test_the_hypervisor_outlives_a_restart_of_every_server(hypervisor: Hyperviso
 def test_two_hypervisors_build_a_tunnel_to_each_other(hypervisor: Hypervisor) -> None:
     network = hypervisor.network
     other = Hypervisor(network, "hv2", "127.0.0.2")
-    try:
-        hypervisor.plug("web1")
-        other.plug("web2")
-        for port in ("web1", "web2"):
-            network.nbctl("wait-until", "Logical_Switch_Port", port, "up=true")
-        for each in (hypervisor, other):
-            wait_for(lambda each=each: "ovn-hv" in each.vsctl("list-ports", "br-int"), "a tunnel")
-    finally:
-        network.close()
-        other.conf.close()
+    hypervisor.plug("web1")
+    other.plug("web2")
+    for port in ("web1", "web2"):
+        network.nbctl("wait-until", "Logical_Switch_Port", port, "up=true")
+    for each in (hypervisor, other):
+        wait_for(lambda each=each: "ovn-hv" in each.vsctl("list-ports", "br-int"), "a tunnel")

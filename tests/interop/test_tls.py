@@ -177,10 +177,8 @@ def test_a_chassis_may_do_what_its_role_allows_and_no_more(pki: Path) -> None:
 
 
 def test_a_real_ovn_controller_works_within_its_role(pki: Path) -> None:
-    with (
-        Network(options=identity(pki, "server")) as network,
-        Server(KIND, [("conf", VSWITCH_SCHEMA)]) as conf,
-    ):
+    with Network(options=identity(pki, "server")) as network:
+        conf = network.vswitch_database()
         remote = enrol(network, pki)
         vsctl = ("ovs-vsctl", f"--db={conf.remote}", "--timeout=20")
         run(*vsctl, "--no-wait", "init")
@@ -200,4 +198,3 @@ def test_a_real_ovn_controller_works_within_its_role(pki: Path) -> None:
         )  # fmt: skip
         network.nbctl("wait-until", "Logical_Switch_Port", "web1", "up=true")
         assert "permission error" not in controller.log
-        network.close()

@@ -16,7 +16,6 @@ import uvloop
 import ovncp
 from ovncp.cli import options
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
-from ovncp.log.base import LogError
 from ovncp.ovsdb import database
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.server import config_file, daemon, dirs, uuids, vlog
@@ -205,7 +204,7 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
     try:
         await runtime.apply(_configuration(settings))
         await unixctl.start()
-    except (ConfigurationError, LogError, OvsdbError, TargetError, OSError) as error:
+    except (ConfigurationError, OvsdbError, TargetError, OSError) as error:
         log.fatal("ovsdb_server", str(error))
     gc.collect()
     gc.freeze()

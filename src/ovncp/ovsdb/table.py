@@ -40,6 +40,34 @@ class Reference:
         return [pair[place] for pair in removed], [pair[place] for pair in added]
 
 
+class References:
+    """The references of a table's columns, those that are strong or those that are weak."""
+
+    __slots__ = ("_by_default", "_by_place", "all")
+
+    def __init__(self) -> None:
+        self.all: list[Reference] = []
+        self._by_place: dict[int, list[Reference]] = {}
+        self._by_default: list[Reference] = []
+
+    def add(self, reference: Reference) -> None:
+        """Add `reference`."""
+        self.all.append(reference)
+        self._by_place.setdefault(reference.place, []).append(reference)
+        if reference.holds_by_default:
+            self._by_default.append(reference)
+
+    def touched_by(self, change: Change) -> list[Reference]:
+        """Those that `change` may alter: of the columns that it touches, not of all."""
+        if change.new is None or not self.all:
+            return self.all
+        by_place, touched = self._by_place, change.touched
+        found = [r for place in touched if place in by_place for r in by_place[place]]
+        if change.old is None and self._by_default:
+            found += [r for r in self._by_default if r.place not in touched]
+        return found
+
+
 class Table:
     """A table of a database.
 
@@ -76,8 +104,8 @@ class Table:
         self.indexes: list[dict[Any, Row]] = [{} for _ in schema.indexes]
         self.referrers: dict[str, dict[Row, tuple[Table, int]]] = {}
         self.index_keys = [_index_key(columns) for columns in schema.indexes]
-        self.strong: list[Reference] = []
-        self.weak: list[Reference] = []
+        self.strong = References()
+        self.weak = References()
         self.defaults = [column.type.default for column in schema.columns.values()]
         # What the log stores of a row: name, place, default, and how a datum is shown.
         self.stored = [
@@ -96,7 +124,7 @@ class Table:
                 target = tables[base.ref_table]
                 holds = column.type.n_min > 0
                 reference = Reference(column, column.index, bool(by_value), holds, target)
-                (self.strong if base.is_strong_ref else self.weak).append(reference)
+                (self.strong if base.is_strong_ref else self.weak).add(reference)
 
     def parse_row(self, json: Any, symbols: Symbols | None) -> dict[int, Any]:
         """The datums of a `<row>` (RFC 7047 section 5.1) by the places of their columns."""

@@ -161,27 +161,16 @@ def _differences(change: Change) -> tuple[int, ...]:
     return tuple([i for i in sorted(change.touched) if old[i] != new[i]])
 
 
-def _affecting(changes: list[Change], reference: Reference) -> list[Change]:
-    """Those of `changes` that may have a part in the references of one column."""
-    if reference.holds_by_default:
-        return changes[:]
-    place = reference.place
-    return [change for change in changes if change.new is None or place in change.touched]
-
-
 def count_references(transaction: Transaction) -> None:
     """Bring the counts of strong references up to date, and check that all of them lead somewhere.
 
     Changes that this step itself adds hold no references that changed.
     """
-    for table in list(transaction.tables.values()):
-        for reference in table.strong:
-            for change in _affecting(table.changes, reference):
-                removed, added = _reference_difference(change, reference)
-                if removed:
-                    _count(transaction, change, reference, removed, -1)
-                if added:
-                    _count(transaction, change, reference, added, 1)
+    for change in transaction.changes[:]:
+        for reference in change.table.strong.touched_by(change):
+            removed, added = _reference_difference(change, reference)
+            _count(transaction, change, reference, removed, -1)
+            _count(transaction, change, reference, added, 1)
     for change in transaction.changes:
         if change.new is None and change.n_refs:
             raise OvsdbError(
@@ -243,7 +232,7 @@ def collect_garbage(transaction: Transaction) -> None:
             continue
         values = change.new
         transaction.delete(change.table, change.row)
-        for reference in change.table.strong:
+        for reference in change.table.strong.all:
             for uuid in reference.uuids(values[reference.column.index]):
                 target = transaction.find(reference.target, uuid)
                 if target is None or target is change:
@@ -269,17 +258,18 @@ def check_row_limits(transaction: Transaction) -> None:
 
 def drop_dead_references(transaction: Transaction) -> None:
     """Take weak references to rows that do not exist out of the columns that hold them."""
-    for table in list(transaction.tables.values()):
-        for reference in table.weak:
-            for change in _affecting(table.changes, reference):
-                if change.new is not None:
-                    _, added = _reference_difference(change, reference)
-                    rows = reference.target.rows
-                    gone = {uuid for uuid in added if uuid not in rows}
-                    _drop_references(transaction, change, reference, gone)
+    for change in transaction.changes:
+        if change.new is not None:
+            for reference in change.table.weak.touched_by(change):
+                _, added = _reference_difference(change, reference)
+                rows = reference.target.rows
+                gone = {uuid for uuid in added if uuid not in rows}
+                _drop_references(transaction, change, reference, gone)
+    if not transaction.deleted:
+        return
     for row, (table, dead) in _references_to_deleted(transaction).items():
         change = transaction.change_of(table, row)
-        for reference in table.weak:
+        for reference in table.weak.all:
             gone = dead.get(reference.target.name, set())
             _drop_references(transaction, change, reference, gone)
 
@@ -427,8 +417,8 @@ def _relink(changes: list[Change]) -> None:
     for table, table_changes in by_table.items():
         for index, key_of in zip(table.indexes, table.index_keys, strict=True):
             _reindex(index, key_of, table_changes)
-        for reference in table.weak:
-            for change in _affecting(table_changes, reference):
+        for change in table_changes:
+            for reference in table.weak.touched_by(change):
                 _relink_reference(change, reference)
 
 

@@ -32,7 +32,7 @@ from ovncp.server.coverage import COUNTERS, SLOT_SECONDS, Coverage
 from ovncp.server.database_remotes import PREFIX, Place, RemoteStatus
 from ovncp.server.rate_limit import RateLimit
 from ovncp.server.remote import NEVER_CONNECTED, Remote
-from ovncp.server.runner import Runner, Transact
+from ovncp.server.runner import Runner, Transact, log_failure
 from ovncp.server.server import Server
 from ovncp.server.stream import Target, TargetError
 from ovncp.server.tls import TlsFiles
@@ -92,7 +92,7 @@ class Runtime:
     async def apply(self, configuration: Configuration) -> None:
         """Serve what `configuration` names, from the start on.
 
-        Raises LogError, OvsdbError, TargetError and ConfigurationError.
+        Raises OvsdbError, TargetError and ConfigurationError.
         """
         self.tls = configuration.tls
         for file in configuration.databases:
@@ -127,7 +127,7 @@ class Runtime:
     async def add_database(self, file: str) -> None:
         """Serve the database in `file` too.
 
-        Raises LogError, OvsdbError and ConfigurationError.
+        Raises OvsdbError and ConfigurationError.
         """
         await self._open(file)
         await self.reconfigure()
@@ -142,17 +142,23 @@ class Runtime:
     async def _open(self, file: str) -> None:
         if file.startswith("relay:"):
             raise ConfigurationError(f"{file}: relay databases are not supported yet")
+        try:
+            runner = await self._open_database(file)
+        except LogError as error:
+            raise log_failure(error) from error
+        self.files[file] = runner.name
+        self.compaction.add(runner)
+        runner.watchers.append(partial(self._tables_changed, runner.name))
+
+    async def _open_database(self, file: str) -> Runner:
         if any(_is_same_file(file, other) for other in self.files):
             raise LogError(f"{file}: already open")
         log = await open_log(file, fsync=self._fsync)
         try:
-            runner = await self.server.add_database(log)
+            return await self.server.add_database(log)
         except BaseException:
             await log.close()
             raise
-        self.files[file] = runner.name
-        self.compaction.add(runner)
-        runner.watchers.append(partial(self._tables_changed, runner.name))
 
     async def _close(self, name: str) -> None:
         self.files = {file: other for file, other in self.files.items() if other != name}
@@ -219,7 +225,7 @@ class Runtime:
             return True
         try:
             await self._open(file)
-        except (LogError, OvsdbError, ConfigurationError) as error:
+        except (OvsdbError, ConfigurationError) as error:
             _LOG.warning("failed to open database '%s': %s", file, error)
             return False
         return True

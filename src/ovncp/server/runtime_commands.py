@@ -106,7 +106,7 @@ class _Commands:
         self._check_not_from_file()
         try:
             await self._runtime.add_database(args[0])
-        except (LogError, OvsdbError, ConfigurationError) as error:
+        except (OvsdbError, ConfigurationError) as error:
             raise CommandError(str(error)) from error
         return ""
 
