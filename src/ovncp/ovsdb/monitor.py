@@ -62,14 +62,26 @@ Key = tuple[Hashable, ...]
 
 
 class Group:
-    """Monitors that are told the same. `tables` is by name."""
+    """Monitors that are told the same. `tables` is by name.
 
-    __slots__ = ("key", "monitors", "tables")
+    `audiences` has the monitors that are sent the very same bytes, by their form and their id.
+    `dump` is the first dump of the state that `generations` stands for, shared by all who ask
+    before it changes.
+    """
+
+    __slots__ = ("audiences", "dump", "generations", "key", "tables")
 
     def __init__(self, key: Key, tables: dict[str, MonitoredTable]) -> None:
         self.key = key
         self.tables = tables
-        self.monitors: dict[Monitor, None] = {}
+        self.audiences: dict[tuple[int, bytes], dict[Monitor, None]] = {}
+        self.dump = b""
+        self.generations: list[int] | None = None
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a table is not shown as a whole."""
+        return any(monitored.clauses is not None for monitored in self.tables.values())
 
 
 class Monitor:
@@ -83,8 +95,13 @@ class Monitor:
         self.group: Group
         self.rename(monitor_id)
 
+    @property
+    def audience(self) -> tuple[int, bytes]:
+        """What decides, within a group, of the bytes of a notification."""
+        return self.version, self.id_bytes
+
     def rename(self, monitor_id: Any) -> None:
-        """Use `monitor_id`, any JSON value, in the notifications from now on."""
+        """Use `monitor_id`, any JSON value, in the notifications; for a monitor in no group."""
         self.id_bytes = orjson.dumps(monitor_id)
 
     def message(self, updates: bytes, transaction_id: str) -> bytes:
@@ -99,7 +116,7 @@ class Monitor:
 class Notification:
     """Bytes that each of `monitors` is to be sent."""
 
-    monitors: Sequence[Monitor]
+    monitors: Iterable[Monitor]
     message: bytes
 
 
@@ -195,7 +212,11 @@ class Monitors:
         self._indexes = {name: ConditionIndex() for name in tables}
 
     def __len__(self) -> int:
-        return sum(len(group.monitors) for group in self._groups.values())
+        return sum(
+            len(audience)
+            for group in self._groups.values()
+            for audience in group.audiences.values()
+        )
 
     @property
     def n_groups(self) -> int:
@@ -221,8 +242,12 @@ class Monitors:
     def remove(self, monitor: Monitor) -> None:
         """Forget `monitor`."""
         group = monitor.group
-        del group.monitors[monitor]
-        if group.monitors:
+        audience = group.audiences[monitor.audience]
+        del audience[monitor]
+        if audience:
+            return
+        del group.audiences[monitor.audience]
+        if group.audiences:
             return
         del self._groups[group.key]
         for name, monitored in group.tables.items():
@@ -237,7 +262,7 @@ class Monitors:
             for name, monitored in tables.items():
                 self._indexes[name].add(group, monitored.clauses)
                 monitored.shape.n_monitors += 1
-        group.monitors[monitor] = None
+        group.audiences.setdefault(monitor.audience, {})[monitor] = None
         monitor.group = group
 
     def _parse_requests(self, name: str, json: Any, version: int) -> MonitoredTable:
@@ -269,8 +294,17 @@ class Monitors:
 
     def initial(self, monitor: Monitor) -> bytes:
         """The `<table-updates>` of the first dump."""
+        group = monitor.group
+        if group.is_conditional:
+            return self._dump(group)
+        generations = [monitored.shape.generation for monitored in group.tables.values()]
+        if generations != group.generations:
+            group.dump, group.generations = self._dump(group), generations
+        return group.dump
+
+    def _dump(self, group: Group) -> bytes:
         members = []
-        for name, monitored in monitor.group.tables.items():
+        for name, monitored in group.tables.items():
             shape = monitored.shape
             if not shape.select & INITIAL:
                 continue
@@ -298,8 +332,8 @@ class Monitors:
                     rows.setdefault(name, []).append(update)
         return _table_updates(rows)
 
-    def change_conditions(self, monitor: Monitor, requests: Any) -> bytes | None:
-        """Give `monitor` new conditions; the `<table-updates>` that this leads to, if any.
+    def change_conditions(self, monitor: Monitor, new_id: Any, requests: Any) -> bytes | None:
+        """Give `monitor` a new id and new conditions; the `<table-updates>` that this leads to, if any.
 
         Raises OvsdbError, and then leaves the monitor as it was.
         """
@@ -316,6 +350,7 @@ class Monitors:
             if monitored.where != old[name].where:
                 rows[name] = list(self._condition_difference(name, old[name], monitored))
         self.remove(monitor)
+        monitor.rename(new_id)
         self._join(monitor, tables)
         return _table_updates(rows) if any(rows.values()) else None
 
@@ -385,6 +420,7 @@ class Monitors:
                 updates = encoded[shape] = [update for update in found if update is not None]
             if updates:
                 rows.setdefault(group, {})[name] = updates
+                group.dump, group.generations = b"", None
 
     def _notify_concerned(
         self, name: str, changes: list[Change], rows: dict[Group, dict[str, list[bytes]]]
@@ -431,12 +467,9 @@ def _conditional_update(
 
 def _messages(group: Group, updates: bytes, transaction_id: str) -> Iterator[Notification]:
     """The notifications of `group`, one for each id and form that its monitors have."""
-    owners: dict[tuple[int, bytes], list[Monitor]] = {}
-    for monitor in group.monitors:
-        owners.setdefault((monitor.version, monitor.id_bytes), []).append(monitor)
-    for monitors in owners.values():
-        message = monitors[0].message(updates, transaction_id)
-        yield Notification(monitors, message)
+    for audience in group.audiences.values():
+        message = next(iter(audience)).message(updates, transaction_id)
+        yield Notification(audience, message)
 
 
 def _table_updates(rows: dict[str, list[bytes]]) -> bytes:

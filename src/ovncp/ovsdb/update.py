@@ -62,7 +62,8 @@ class _Plan:
 class Shape:
     """The common part of monitors of `table`: `version` 1 for "update", 2 for "update2" and later.
 
-    `select` has every kind of change that is wanted of any column.
+    `select` has every kind of change that is wanted of any column, `generation` another value after
+    each change of the table.
     """
 
     def __init__(self, table: Table, version: int, selections: tuple[Selection, ...]) -> None:
@@ -80,7 +81,7 @@ class Shape:
         self._modified = [column for column, select in selections if select & MODIFY]
         self._rows: dict[str, bytes] = {}
         self._stale: set[str] = set(table.rows)
-        self._snapshot: bytes | None = None
+        self.generation = 1
 
     @property
     def is_cached(self) -> bool:
@@ -93,15 +94,13 @@ class Shape:
 
     def forget(self, uuid: str) -> None:
         """Note that the row `uuid` is no longer what it was."""
-        self._snapshot = None
+        self.generation += 1
         self._stale.add(uuid)
 
     def snapshot(self) -> bytes:
         """Every row as `"UUID":<row-update>`, joined by commas, for a first dump."""
-        if self._snapshot is None:
-            self._refresh()
-            self._snapshot = b",".join(self._rows.values())
-        return self._snapshot
+        self._refresh()
+        return b",".join(self._rows.values())
 
     def _refresh(self) -> None:
         rows = self.table.rows
@@ -119,7 +118,6 @@ class Shape:
         if known is None or row.uuid in self._stale:
             known = self._rows[row.uuid] = self.initial(row.uuid, row.values)
             self._stale.discard(row.uuid)
-            self._snapshot = None
         return known
 
     def initial(self, uuid: str, values: Values) -> bytes:

@@ -131,7 +131,7 @@ def _monitor(version: int) -> Method:
         else:
             found, updates = b"true", database.monitors.since(monitor, difference)
         last_id = database.transaction_id.encode()
-        session.reply(request.id_bytes, b'[%b,"%b",%b]' % (found, last_id, updates))
+        session.reply(request.id_bytes, b'[%b,"%b",' % (found, last_id), updates, b"]")
 
     return monitor
 
@@ -155,9 +155,8 @@ def _change_conditions(request: Request) -> None:
         raise syntax_error(old_id, "unknown monitor session")
     monitor, runner = session.monitors[key]
     session.catch_up()
-    updates = runner.database.monitors.change_conditions(monitor, changes)
+    updates = runner.database.monitors.change_conditions(monitor, new_id, changes)
     del session.monitors[key]
-    monitor.rename(new_id)
     session.monitors[monitor.id_bytes] = (monitor, runner)
     if updates is not None:
         session.send(monitor.message(updates, runner.database.transaction_id))

@@ -28,6 +28,7 @@ define("jsonrpc_received", "jsonrpc_sent", "monitor_merged", "session_overflow")
 
 MAX_MESSAGE_BYTES = 1 << 30
 _HIGH_WATER_BYTES = 1 << 20
+_SHARED_BYTES = 1 << 16
 _PROBE = b'{"id":"echo","method":"echo","params":[]}'
 
 
@@ -162,9 +163,14 @@ class Session(asyncio.Protocol):
 
     # Output
 
-    def reply(self, id_bytes: bytes, result: bytes) -> None:
-        """See `Requester.reply`."""
-        self.send(b'{"id":%b,"result":%b,"error":null}' % (id_bytes, result))
+    def reply(self, id_bytes: bytes, *result: bytes) -> None:
+        """See `Requester.reply`; `result` may be in parts."""
+        parts = (b'{"id":%b,"result":' % id_bytes, *result, b',"error":null}')
+        if sum(map(len, parts)) < _SHARED_BYTES:
+            self.send(b"".join(parts))
+        else:
+            # Not copied, since others may be sent the same.
+            self.send(*parts)
 
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """See `Requester.reply_error`."""

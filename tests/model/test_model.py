@@ -1,0 +1,43 @@
+"""Random transactions: the database agrees with the naive model, and undoing leaves no trace."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from model.bookkeeping import check, picture, state_of
+from model.pair import draw_length, draw_pair, draw_transaction
+from model.strategies import examples
+
+
+@examples(100)
+@given(st.data())
+def test_agrees_with_the_naive_model(data):
+    pair = draw_pair(data)
+    for _ in draw_length(data, 10):
+        if draw_transaction(data, pair) is not None:
+            pair.database.settle()
+
+
+@examples(60)
+@given(st.data())
+def test_revert_leads_back_to_what_is_settled(data):
+    pair = draw_pair(data)
+    database = pair.database
+    # What there was at the last settled point, and after each commit since then.
+    pictures = [(picture(database), pair.state)]
+    for _ in draw_length(data, 12):
+        before = picture(database)
+        if draw_transaction(data, pair) is None:
+            assert picture(database) == before
+        else:
+            pictures.append((picture(database), pair.state))
+        action = data.draw(st.sampled_from(["go on", "go on", "settle", "revert"]))
+        if action == "settle" and len(pictures) > 1:
+            database.settle()
+            del pictures[0]
+        elif action == "revert":
+            database.revert()
+            settled, pair.state = pictures[0]
+            del pictures[1:]
+            assert picture(database) == settled
+            assert state_of(database) == pair.state
+            check(database)
+        assert database.is_settled == (len(pictures) == 1)
