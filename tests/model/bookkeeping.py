@@ -54,9 +54,9 @@ def check(database: Database) -> None:
     referrers: dict[str, dict[str, Counter[Row]]] = {name: {} for name in database.tables}
     for table in database.tables.values():
         for row in table.rows.values():
-            for reference in table.strong:
+            for reference in table.strong.all:
                 n_refs.update(_targets(reference, row))
-            for reference in table.weak:
+            for reference in table.weak.all:
                 for uuid in reference.uuids(row.values[reference.place]):
                     counts = referrers[reference.target.name].setdefault(uuid, Counter())
                     counts[row] += 1

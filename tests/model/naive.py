@@ -123,7 +123,11 @@ def parse_atom(base: dict[str, Any], json: Any, names: Names) -> Any:
     if kind == "uuid":
         if not (isinstance(json, list) and len(json) == 2 and json[0] in ("uuid", "named-uuid")):
             raise Failure("syntax error")
-        return json[1] if json[0] == "uuid" else names(json[1])
+        if json[0] == "named-uuid":
+            return names(json[1])
+        if len(json[1]) != len(ZEROS):
+            raise Failure("syntax error")
+        return json[1]
     if kind == "real" and type(json) is int:
         json = float(json)
     if type(json) is not PYTHON_TYPES[kind]:
@@ -144,9 +148,9 @@ def check_atom(base: dict[str, Any], atom: Any) -> None:
 def parse(kind: Type, json: Any, names: Names) -> Datum:
     """The datum for a `<value>`."""
     word = "set" if kind.value is None else "map"
-    if isinstance(json, list) and json[:1] == [word]:
+    if isinstance(json, list) and json[:1] == [word] and len(json) == 2:
         elements = json[1]
-    elif kind.value is None:
+    elif kind.value is None and not (isinstance(json, list) and json[:1] == [word]):
         elements = [json]
     else:
         raise Failure("syntax error")
@@ -335,10 +339,11 @@ class Transaction:
         return self.names[name]
 
     def run(self, operation: Any) -> dict[str, Any]:
-        if "table" in operation and operation["table"] not in self.schema:
+        execute = getattr(self, f"execute_{operation['op']}", None)
+        if execute is None or operation.get("table") not in (None, *self.schema):
             raise Failure("syntax error")
-        execute: Callable[[Any], dict[str, Any]] = getattr(self, f"execute_{operation['op']}")
-        return execute(operation)
+        result: dict[str, Any] = execute(operation)
+        return result
 
     def parse_row(self, table: Table, json: Any) -> Row:
         row = {}

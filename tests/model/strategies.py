@@ -284,7 +284,7 @@ class Writer:
     def other(self) -> Any:
         operations = [{"op": "comment", "comment": comment} for comment in COMMENTS]
         operations += [{"op": "commit", "durable": True}, {"op": "nothing"}]
-        operations += [{"op": "abort"}, {"op": "assert", "lock": "l"}, {"op": "select"}]
+        operations += [{"op": "abort"}, {"op": "assert", "lock": "l"}]
         operations += [{"op": "delete", "table": "nothing", "where": []}]
         return pick(self.draw, operations)
 

@@ -333,7 +333,7 @@ class Monitors:
         return _table_updates(rows)
 
     def change_conditions(self, monitor: Monitor, new_id: Any, requests: Any) -> bytes | None:
-        """Give `monitor` a new id and new conditions; the `<table-updates>` that this leads to, if any.
+        """Give `monitor` a new id and new conditions; the `<table-updates>` due to these, if any.
 
         Raises OvsdbError, and then leaves the monitor as it was.
         """
