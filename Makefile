@@ -27,16 +27,18 @@ LOCK = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsaf
 # The hot path, which mypyc can compile as it stands; PYTHONPATH decides which of the two is used.
 HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp/wire/jsonrpc.py \
     ovncp/server/runner.py ovncp/server/methods.py ovncp/server/session.py
-COMPILED = PYTHONPATH=build/compiled
+COMPILED = PYTHONPATH=$(CURDIR)/build/compiled
+TESTED_COMPILED = tests/conformance tests/model tests/faults tests/interop/test_ovn.py
 
 .PHONY: run test lint compiled bench soak lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
-	@PYTHONPATH=$(wildcard build/compiled) exec $(BIN)/ovncp up $(UP_ARGS)
+	@PYTHONPATH=$(wildcard $(CURDIR)/build/compiled) exec $(BIN)/ovncp up $(UP_ARGS)
 
-test: lint
+test: lint compiled
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
+	$(COMPILED) $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TESTED_COMPILED)
 
 lint: programs .venv/dev.stamp
 	$(BIN)/ruff check

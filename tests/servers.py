@@ -122,9 +122,16 @@ class Client:
         self.wait_until(lambda: bool(self.notifications), "a notification", timeout)
         return self.notifications.pop(0)
 
-    def sync(self) -> None:
-        """Returns once the server has answered all that it had to say so far."""
-        self.request("echo", ["sync"], f"sync{self.next_id}-{len(self.log)}")
+    def sync(self, database: str | None = None) -> None:
+        """Returns once the server has answered all that it had to say so far.
+
+        With `database`, also what waits there for a transaction of another client to be stored.
+        """
+        id = f"sync{self.next_id}-{len(self.log)}"
+        if database is None:
+            self.request("echo", ["sync"], id)
+        else:
+            self.request("transact", [database, {"op": "comment", "comment": ""}], id)
 
     def wait_until(self, done: Callable[[], bool], what: str, timeout: float | None = None) -> None:
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)

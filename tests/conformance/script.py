@@ -38,6 +38,7 @@ the step is followed by the reason and by our answer, both indented:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import time
@@ -52,6 +53,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 STEP = re.compile(r"(?:(\d+) )?(notify )?(\w+)(?:@(\w+))?(?:#(\w+))?([&!]*):(.*)", re.DOTALL)
 TOKEN = re.compile(r"\s*([A-Za-z_]\w*)(?=\s|$)")
 TWO_ROWS = re.compile(r"First row, (with UUID [^.]*\.)  Second row, (with UUID [^.]*\.)")
+NOTICED_SECONDS = 0.05  # by when a server has seen that a connection is closed
 LITERALS = ("true", "false", "null")
 
 POSITIONS = {
@@ -241,6 +243,20 @@ def holds_uuids(elements: Any) -> bool:
     return bool(first == "uuid" or (isinstance(first, list) and first and first[0] == "uuid"))
 
 
+def in_order_of_monitors(messages: list[Any]) -> list[Any]:
+    """`messages` with the updates of one transaction in the order of their monitors' ids.
+
+    One session's monitors are told in any order; of each monitor the order is kept.
+    """
+    ordered: list[Any] = []
+    for is_update, run in itertools.groupby(
+        messages, lambda message: str(message.get("method")).startswith("update")
+    ):
+        found = list(run)
+        ordered += sorted(found, key=lambda m: json.dumps(m["params"][0])) if is_update else found
+    return ordered
+
+
 class Run:
     """One case being run on one server."""
 
@@ -286,12 +302,12 @@ class Run:
             if number in self.gone:
                 continue
             try:
-                client.sync()
+                client.sync(next(iter(self.file.schemas)))
             except Timeout:
                 events.append(f"{number} no answer to echo")
             except Closed:
                 pass
-            for message in client.log[self.seen[number] :]:
+            for message in in_order_of_monitors(client.log[self.seen[number] :]):
                 if not str(message.get("id")).startswith("sync"):
                     events.append(f"{number} <- {self.names.text(message, keep_order)}")
             self.seen[number] = len(client.log)
@@ -361,6 +377,7 @@ def raw(run: Run, step: Step) -> None:
 def close(run: Run, step: Step) -> None:
     run.session(step.session).close()
     run.gone.add(step.session)
+    time.sleep(NOTICED_SECONDS)
 
 
 def sleep(run: Run, step: Step) -> None:

@@ -4,7 +4,6 @@ from collections import Counter
 from typing import Any
 
 from model.naive import PYTHON_TYPES, State
-
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.row import Row
 from ovncp.ovsdb.schema import UUID, VERSION, Column

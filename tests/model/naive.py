@@ -302,11 +302,13 @@ def inserting(kind: Type, arg: Any, names: Names) -> Callable[[Datum], Datum]:
 
 def deleting(kind: Type, arg: Any, names: Names) -> Callable[[Datum], Datum]:
     any_size = kind._replace(n_min=0, n_max=UNLIMITED)
-    if kind.value is not None and not (isinstance(arg, list) and arg[:1] == ["map"]):
+    try:
+        removal = parse(any_size, arg, names)
+        return lambda datum: datum - removal
+    except Failure:
+        # What is no map may be a set of keys; the error is about the latter.
         keys = parse(any_size._replace(value=None), arg, names)
         return lambda datum: frozenset(pair for pair in datum if pair[0] not in keys)
-    removal = parse(any_size, arg, names)
-    return lambda datum: datum - removal
 
 
 def sized(kind: Type, compute: Callable[[Datum], Datum]) -> Callable[[Datum], Datum]:

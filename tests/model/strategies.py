@@ -5,11 +5,23 @@ again.  Most of what comes out is valid; `seldom` says where it is not.
 """
 
 import os
+from functools import cache
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from model.naive import ARITHMETIC, COMPARE, Schema, State, Table, Type
+
+from model.naive import (
+    ARITHMETIC,
+    COMPARE,
+    Failure,
+    Schema,
+    State,
+    Table,
+    Type,
+    atoms_of,
+    check_atom,
+)
 
 Draw = Any
 
@@ -61,12 +73,18 @@ JUNK = [None, "junk", 17, 0.25, True, ["set", [1, 1]], ["map", []], ["uuid", "x"
 
 def seldom(draw: Draw, one_in: int = 24) -> bool:
     """True once in so many times."""
-    drawn: int = draw(st.integers(1, one_in))
-    return drawn == one_in
+    drawn: int = draw(below(one_in))
+    return drawn == one_in - 1
 
 
 def pick(draw: Draw, options: Any) -> Any:
-    return draw(st.sampled_from(list(options)))
+    options = list(options)
+    return options[draw(below(len(options)))]
+
+
+@cache
+def below(n: int) -> st.SearchStrategy[int]:
+    return st.integers(0, n - 1)
 
 
 # Schemas
@@ -139,7 +157,7 @@ def _tables(draw: Draw, names: list[str]) -> Any:
         index = draw(st.lists(st.sampled_from(lasting), min_size=1, max_size=2, unique=True))
         json["indexes"] = [index]
     if seldom(draw, 5):
-        json["maxRows"] = draw(st.integers(1, 3))
+        json["maxRows"] = pick(draw, [4, 3, 2])
     return json
 
 
@@ -168,8 +186,7 @@ class Writer:
             return ["uuid", pick(self.draw, WORLD[kind])]
         if seldom(self.draw):
             return pick(self.draw, WORLD[kind])
-        allowed = base["enum"][1] if "enum" in base else WORLD[kind]
-        return pick(self.draw, [atom for atom in allowed if _in_bounds(base, atom)])
+        return pick(self.draw, [atom for atom in WORLD[kind] if is_allowed(base, atom)])
 
     def reference(self, table: str) -> Any:
         """A reference to a row that exists, will exist in this transaction, or does not exist."""
@@ -195,8 +212,10 @@ class Writer:
         return keys[0] if bare else ["set", keys]
 
     def row(self, table: Table, *, changing: bool = False) -> Any:
-        names = [n for n, c in table.columns.items() if n != "_uuid" and (c.mutable or not changing)]
-        chosen = [name for name in names if pick(self.draw, [True, changing, not changing])]
+        columns = [(name, column) for name, column in table.columns.items() if name != "_uuid"]
+        names = [name for name, column in columns if column.mutable or not changing]
+        needed = [] if changing else [n for n in names if needs_value(table.columns[n].type)]
+        chosen = needed + [n for n in names if n not in needed and pick(self.draw, [True, False])]
         if seldom(self.draw, 60):
             chosen.append(pick(self.draw, table.columns))
         row = {name: self.datum(table.columns[name].type) for name in chosen}
@@ -204,12 +223,12 @@ class Writer:
 
     def where(self, name: str) -> Any:
         table = self.schema[name]
-        form = pick(self.draw, ["uuid", "uuid", "all", "clauses", "clauses"])
+        form = pick(self.draw, ["uuid", "uuid", "uuid", "all", "clauses"])
         if form == "all":
             return []
         if form == "uuid":
             return [["_uuid", "==", self.reference(name)]]
-        return [self.clause(table) for _ in range(self.draw(st.integers(1, 2)))]
+        return [self.clause(table) for _ in range(1 + self.draw(below(2)))]
 
     def clause(self, table: Table) -> Any:
         if seldom(self.draw, 12):
@@ -290,11 +309,13 @@ class Writer:
 
     def operations(self) -> list[Any]:
         plan = []
-        kinds = ["insert"] * 5 + ["update", "mutate"] * 2 + ["delete", "select"]
-        for number in range(self.draw(st.integers(1, 4))):
-            kind, table = pick(self.draw, kinds), pick(self.draw, self.schema)
+        kinds = ["insert"] * 4 + ["update", "mutate"] * 3 + ["delete", "delete", "select"]
+        full = {name: rows for name, rows in self.state.items() if rows}
+        for number in range(1 + self.draw(below(4))):
+            kind = pick(self.draw, kinds) if full else "insert"
+            table = pick(self.draw, self.schema if kind == "insert" else full)
             if seldom(self.draw, 10):
-                kind = pick(self.draw, ["other", "wait"])
+                kind = pick(self.draw, ["other", "wait", "other"])
             if kind == "insert" and pick(self.draw, [True, True, False]):
                 name = "n0" if seldom(self.draw, 30) else f"n{number}"
                 self.names.setdefault(table, []).append(name)
@@ -310,11 +331,21 @@ class Writer:
         return getattr(self, kind)(table)
 
 
-def _in_bounds(base: dict[str, Any], atom: Any) -> bool:
-    size = len(atom) if base["type"] == "string" else atom
-    bounds = [value for name, value in base.items() if name[:3] == "min"]
-    tops = [value for name, value in base.items() if name[:3] == "max"]
-    return all(size >= low for low in bounds) and all(size <= high for high in tops)
+def needs_value(kind: Type) -> bool:
+    """Whether the default of the type is refused, or refers to nothing."""
+    return any(
+        "refTable" in base or not is_allowed(base, atom)
+        for element in kind.default
+        for base, atom in atoms_of(kind, element)
+    )
+
+
+def is_allowed(base: dict[str, Any], atom: Any) -> bool:
+    try:
+        check_atom(base, atom)
+    except Failure:
+        return False
+    return True
 
 
 @st.composite

@@ -2,16 +2,17 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from model.bookkeeping import check, picture, state_of
-from model.pair import draw_length, draw_pair, draw_transaction
-from model.strategies import examples
+from model.pair import Pair, draw_length, draw_pair, draw_transaction
+from model.strategies import EXPLICIT_UUIDS, examples
 
 
 @examples(100)
 @given(st.data())
 def test_agrees_with_the_naive_model(data):
     pair = draw_pair(data)
-    for _ in draw_length(data, 10):
+    for _ in draw_length(data, 12):
         if draw_transaction(data, pair) is not None:
             pair.database.settle()
 
@@ -41,3 +42,19 @@ def test_revert_leads_back_to_what_is_settled(data):
             assert state_of(database) == pair.state
             check(database)
         assert database.is_settled == (len(pictures) == 1)
+
+
+def test_rows_of_two_tables_with_one_uuid():
+    """A reference to the row of that uuid in another table is no more counted than taken back."""
+    reference = {"key": {"type": "uuid", "refTable": "B"}, "min": 0}
+    tables = {
+        "A": {"columns": {"b": {"type": reference}}, "isRoot": False},
+        "B": {"columns": {"i": {"type": "integer"}}, "isRoot": True},
+    }
+    pair = Pair({"name": "db", "tables": tables})
+    uuid = EXPLICIT_UUIDS[0]
+    rows = {"B": {}, "A": {"b": ["uuid", uuid]}}
+    for table, row in rows.items():
+        pair.transact([{"op": "insert", "table": table, "uuid": uuid, "row": row}])
+    pair.transact([{"op": "delete", "table": "B", "where": []}])
+    assert pair.state == {"A": {}, "B": {}}

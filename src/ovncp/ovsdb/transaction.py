@@ -120,6 +120,9 @@ class Transaction:
         visible = [change for change in self.changes if change.is_visible]
         for change in visible:
             change.old, change.new = change.new, change.old
+            if change.old is None:
+                # A row that comes back has all its references anew, touched or not.
+                change.touched.update(range(len(change.row.values)))
         _relink(visible)
         for change in visible:
             change.old, change.new = change.new, change.old
@@ -234,8 +237,10 @@ def collect_garbage(transaction: Transaction) -> None:
         transaction.delete(change.table, change.row)
         for reference in change.table.strong.all:
             for uuid in reference.uuids(values[reference.column.index]):
+                if uuid == change.row.uuid:
+                    continue
                 target = transaction.find(reference.target, uuid)
-                if target is None or target is change:
+                if target is None:
                     continue
                 target.n_refs -= 1
                 if _is_garbage(target):

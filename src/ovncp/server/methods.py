@@ -10,7 +10,7 @@ from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.parser import is_id
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.runner import Runner, Transact, log_failure
-from ovncp.wire.jsonrpc import encode
+from ovncp.wire.jsonrpc import encode, encode_id
 
 if TYPE_CHECKING:
     from ovncp.server.session import Session
@@ -77,8 +77,7 @@ def transact(request: Request) -> None:
     runner = _runner(request)
     session, id_bytes = request.session, request.id_bytes
     if id_bytes in session.waiting:
-        request.fail("duplicate request ID")
-        return
+        raise syntax_error(request.params, "transact: duplicate request ID")
     arrived = session.server.clock.now_msec()
     runner.transact(Transact(session, id_bytes, request.params[1:], arrived))
 
@@ -86,7 +85,7 @@ def transact(request: Request) -> None:
 def cancel(session: "Session", params: list[Any]) -> None:
     """RFC 7047 section 4.1.4."""
     if len(params) == 1:
-        id_bytes = encode(params[0])
+        id_bytes = encode_id(params[0])
         runner = session.waiting.get(id_bytes)
         if runner is not None:
             runner.cancel(session, id_bytes)
@@ -112,10 +111,10 @@ def _monitor(version: int) -> Method:
         runner = _runner(request)
         session, params = request.session, request.params
         n_params = 4 if version == 3 else 3
-        if len(params) != n_params:
+        if len(params) < n_params:
             raise syntax_error(params, "invalid parameters")
         known_id = _transaction_id(params[3]) if version == 3 else ZERO_UUID
-        key = encode(params[1])
+        key = encode_id(params[1])
         if type(params[2]) is dict and key in session.monitors:
             raise syntax_error(params[1], "duplicate monitor ID")
         database = runner.database
@@ -141,7 +140,7 @@ def monitor_cond_change(request: Request) -> None:
     params, session = request.params, request.session
     if len(params) != 3:
         raise syntax_error(params, "invalid parameters")
-    known = session.monitors.get(encode(params[0]))
+    known = session.monitors.get(encode_id(params[0]))
     if known is None:
         raise syntax_error(params[0], "unknown monitor session")
     known[1].when_settled(lambda: _answering(_change_conditions)(request))
@@ -150,7 +149,7 @@ def monitor_cond_change(request: Request) -> None:
 def _change_conditions(request: Request) -> None:
     old_id, new_id, changes = request.params
     session = request.session
-    key = encode(old_id)
+    key = encode_id(old_id)
     if key not in session.monitors:
         raise syntax_error(old_id, "unknown monitor session")
     monitor, runner = session.monitors[key]
@@ -168,7 +167,7 @@ def monitor_cancel(request: Request) -> None:
     if len(request.params) != 1:
         request.fail("invalid parameters")
         return
-    key = encode(request.params[0])
+    key = encode_id(request.params[0])
     if key not in request.session.monitors:
         request.fail("unknown monitor")
         return
@@ -193,7 +192,7 @@ def _lock(request: Request) -> None:
     if name in session.locks:
         message = f'must issue "unlock" before new "{request.method}"'
         raise syntax_error(request.params, message)
-    session.locks.add(name)
+    session.locks[name] = None
     locks = session.server.locks
     if request.method == "lock":
         is_owner = locks.lock(session, name)

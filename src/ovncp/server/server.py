@@ -136,7 +136,7 @@ class Server:
 
     def unlock(self, session: Session, name: str) -> None:
         """Take a lock, or the wait for it, from `session`."""
-        session.locks.discard(name)
+        session.locks.pop(name, None)
         heir = self.locks.unlock(session, name)
         if heir is not None:
             self.notify_lock(heir, "locked", name)

@@ -41,7 +41,7 @@ class Session(asyncio.Protocol):
         self.name = ""
         self.identity: str | None = None
         self.monitors: dict[bytes, tuple[Monitor, Runner]] = {}
-        self.locks: set[str] = set()
+        self.locks: dict[str, None] = {}
         self.waiting: dict[bytes, Runner] = {}
         self.is_change_aware = False
         self.connected_msec = 0
@@ -154,7 +154,7 @@ class Session(asyncio.Protocol):
             self.close()
 
     def _handle_request(self, message: Any) -> None:
-        request = Request(self, message["method"], message["params"], jsonrpc.encode(message["id"]))
+        request = Request(self, message["method"], message["params"], jsonrpc.encode_id(message["id"]))
         handle = METHODS.get(request.method)
         if handle is None or request.method in self.server.disabled_methods:
             self.reply_error(request.id_bytes, "unknown method")

@@ -79,6 +79,11 @@ def encode(value: Any) -> bytes:
         return text.encode("utf-8", "surrogateescape")
 
 
+def encode_id(value: Any) -> bytes:
+    """The JSON text by which a request or a monitor is known: 1.0 is the same id as 1."""
+    return encode(int(value) if type(value) is float and value.is_integer() else value)
+
+
 def encode_request(request_id: Any, method: str, params: list[Any]) -> bytes:
     """A request."""
     return encode({"id": request_id, "method": method, "params": params})

@@ -1,0 +1,138 @@
+"""Clients that monitor are told what changed, and know what they asked for at all times."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.naive import Failure, State
+from model.pair import Pair, draw_pair, draw_transaction
+from model.strategies import Writer, below, examples, pick
+from model.watcher import KINDS, Watcher
+from ovncp.ovsdb.database import Settings
+from ovncp.ovsdb.errors import OvsdbError
+
+
+class Watching:
+    """A database, its clients, and the states that it has had by their transaction ids."""
+
+    def __init__(self, data: Any, settings: Settings) -> None:
+        self.draw = data.draw
+        self.data = data
+        self.pair: Pair = draw_pair(data, settings)
+        self.database = self.pair.database
+        self.watchers: list[Watcher] = []
+        self.past = [(self.database.transaction_id, self.pair.state)]
+
+    @property
+    def writer(self) -> Writer:
+        return Writer(self.draw, self.pair.schema, self.pair.state)
+
+    def transact(self) -> None:
+        """One or two transactions, which are settled after both have executed."""
+        states = [self.pair.state]
+        for _ in range(1 + self.draw(below(2))):
+            if draw_transaction(self.data, self.pair) is not None:
+                states.append(self.pair.state)
+        for before, after in zip(states, states[1:], strict=False):
+            self.settle(before, after)
+
+    def settle(self, before: State, after: State) -> None:
+        commit, notifications = self.database.settle()
+        self.pair.state = after
+        assert commit.transaction_id == self.database.transaction_id
+        told = [(m, n.message) for n in notifications for m in n.monitors]
+        messages = dict(told)
+        assert len(messages) == len(told)
+        for watcher in self.watchers:
+            message = messages.pop(watcher.monitor, None)
+            if message is None:
+                watcher.not_told(before, after)
+            else:
+                watcher.told(message, before, after)
+        assert not messages
+        self.past.append((self.database.transaction_id, after))
+
+    def new_watcher(self) -> Watcher | None:
+        """Another client, if what it asks for is valid."""
+        version = 1 + self.draw(below(3))
+        requests = {
+            name: self.requests(name, version)
+            for name in self.pair.schema
+            if pick(self.draw, [True, True, False])
+        }
+        name = f"m{pick(self.draw, [0, len(self.past)])}"
+        try:
+            return Watcher(self.pair, name, version, requests)
+        except Failure as failure:
+            with pytest.raises(OvsdbError) as refused:
+                self.database.monitors.add(None, name, requests, version)
+            assert refused.value.tag in failure.tags
+            return None
+
+    def requests(self, name: str, version: int) -> list[Any]:
+        columns = [c for c in self.pair.schema[name].columns if pick(self.draw, [1, 1, 0])]
+        cut = self.draw(below(len(columns) + 1))
+        # A second request, for the other columns, now and then.
+        parts = [columns[cut:], columns[:cut]] if cut > 1 else [columns]
+        requests: list[Any] = [{"columns": part} for part in parts]
+        if pick(self.draw, [False, False, True]):
+            for request in requests:
+                request["select"] = {kind: pick(self.draw, [True, False]) for kind in KINDS}
+        if version > 1 and len(requests) == 1 and pick(self.draw, [True, True, False]):
+            requests[0]["where"] = self.writer.where(name)
+        return requests
+
+    def watch(self) -> None:
+        watcher = self.new_watcher()
+        if watcher is not None:
+            watcher.begin()
+            self.watchers.append(watcher)
+
+    def resume(self) -> None:
+        """A client that knows an old state, for a look or to stay."""
+        watcher = self.new_watcher()
+        transaction_id, state = pick(self.draw, self.past)
+        if watcher is not None:
+            if watcher.resume(transaction_id, state):
+                self.watchers.append(watcher)
+            else:
+                assert self.database.settings.history_bytes < 10**9
+
+    def change_condition(self) -> None:
+        able = [w for w in self.watchers if w.version > 1 and w.watched]
+        if not able:
+            return
+        watcher = pick(self.draw, able)
+        name = pick(self.draw, watcher.watched)
+        where = self.writer.where(name)
+        try:
+            watcher.change_condition(name, where)
+        except Failure as failure:
+            with pytest.raises(OvsdbError) as refused:
+                self.database.monitors.change_conditions(
+                    watcher.monitor, "new", {name: [{"where": where}]}
+                )
+            assert refused.value.tag in failure.tags
+
+    def cancel(self) -> None:
+        if self.watchers:
+            watcher = self.watchers.pop(self.draw(below(len(self.watchers))))
+            self.database.monitors.remove(watcher.monitor)
+
+
+ACTIONS = ["transact"] * 5 + ["watch"] * 3 + ["change_condition", "resume", "cancel"]
+
+
+@examples(60)
+@given(st.data(), st.sampled_from([Settings(10**9), Settings(1000), Settings(0)]))
+def test_clients_know_what_they_asked_for(data, settings):
+    watching = Watching(data, settings)
+    watching.transact()
+    for _ in range(18 - data.draw(below(16))):
+        getattr(watching, pick(data.draw, ACTIONS))()
+        assert len(watching.database.monitors) == len(watching.watchers)
+    for watcher in watching.watchers:
+        watching.database.monitors.remove(watcher.monitor)
+    assert watching.database.monitors.n_groups == 0
