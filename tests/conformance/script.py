@@ -281,7 +281,10 @@ class Run:
 
     def session(self, number: int) -> Client:
         if number not in self.sessions or self.sessions[number].closed:
-            self.sessions[number] = self.server.client(parse_float=Real)
+            try:
+                self.sessions[number] = self.server.client(parse_float=Real)
+            except ConnectionRefusedError as error:
+                raise Closed("the server is gone") from error
             self.seen[number] = 0
             self.gone.discard(number)
         return self.sessions[number]

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from model.naive import (
     ARITHMETIC,
     COMPARE,
+    Datum,
     Failure,
     Schema,
     State,
     Table,
     Type,
     atoms_of,
+    base_of,
     check_atom,
 )
 
@@ -149,6 +151,27 @@ def schemas(draw: Draw) -> Any:
 
 
 @st.composite
+def free_schemas(draw: Draw) -> Any:
+    """A `<database-schema>` that refuses hardly a transaction, for what follows from them."""
+    tables = {}
+    for name in ["A", "B"]:
+        kinds = [draw(types()) for _ in range(3)]
+        kinds.append({"key": {"type": "uuid", "refTable": "A", "refType": "weak"}, "min": 0})
+        tables[name] = {"columns": {f"c{n}": {"type": free(kind)} for n, kind in enumerate(kinds)}}
+    return {"name": "db", "tables": tables}
+
+
+def free(kind: Any) -> Any:
+    """The type `kind` with no constraints on its atoms and no least number of them."""
+    if isinstance(kind, str):
+        return kind
+    plain = {name: kind[name] for name in kind.keys() & {"key", "value", "max"}}
+    bases = {name: base_of(kind[name])["type"] for name in kind.keys() & {"key", "value"}}
+    scalar = {} if kind.keys() == {"key"} else {"min": 0}
+    return plain | bases | scalar
+
+
+@st.composite
 def _tables(draw: Draw, names: list[str]) -> Any:
     own = {f"c{n}": draw(columns(names)) for n in range(draw(st.integers(1, 5)))}
     json: dict[str, Any] = {"columns": own, "isRoot": pick(draw, [True, True, False])}
@@ -222,15 +245,19 @@ class Writer:
         return row | ({"nothing": 1} if seldom(self.draw, 60) else {})
 
     def where(self, name: str) -> Any:
-        table = self.schema[name]
         form = pick(self.draw, ["uuid", "uuid", "uuid", "all", "clauses"])
         if form == "all":
             return []
         if form == "uuid":
             return [["_uuid", "==", self.reference(name)]]
-        return [self.clause(table) for _ in range(1 + self.draw(below(2)))]
+        return [self.clause(name) for _ in range(1 + self.draw(below(2)))]
 
-    def clause(self, table: Table) -> Any:
+    def condition(self, name: str) -> Any:
+        """The "where" of a monitor."""
+        return [self.clause(name) for _ in range(self.draw(below(3)))]
+
+    def clause(self, table_name: str) -> Any:
+        table, rows = self.schema[table_name], self.state[table_name]
         if seldom(self.draw, 12):
             return pick(self.draw, [True, False])
         name = pick(self.draw, table.columns)
@@ -240,8 +267,15 @@ class Writer:
             function = pick(self.draw, [function, *COMPARE])
         if seldom(self.draw, 60):
             name, function = pick(self.draw, [(name, "<"), (name, "like"), ("nothing", "==")])
+        if rows and name in table.columns and pick(self.draw, [True, False]):
+            return [name, function, self.known(kind, pick(self.draw, rows.values())[name])]
         n_min = {"includes": 0, "excludes": 0}.get(function, 1 if function in COMPARE else None)
         return [name, function, self.datum(kind, n_min)]
+
+    def known(self, kind: Type, datum: Datum) -> Any:
+        """A datum that a row has, or a part of it."""
+        part = sorted(datum)[: 3 if pick(self.draw, [True, False]) else 1]
+        return to_json(kind, frozenset(part))
 
     def mutation(self, table: Table) -> Any:
         name = pick(self.draw, [n for n in table.columns if n != "_uuid"])
@@ -329,6 +363,17 @@ class Writer:
         if kind == "other":
             return self.other()
         return getattr(self, kind)(table)
+
+
+def to_json(kind: Type, datum: Datum) -> Any:
+    """The `<value>` of `datum`."""
+
+    def atom_json(atom: Any, base: dict[str, Any]) -> Any:
+        return ["uuid", atom] if base["type"] == "uuid" else atom
+
+    if kind.value is None:
+        return ["set", [atom_json(atom, kind.key) for atom in datum]]
+    return ["map", [[atom_json(k, kind.key), atom_json(v, kind.value)] for k, v in datum]]
 
 
 def needs_value(kind: Type) -> bool:

@@ -1,5 +1,6 @@
 """Clients that monitor are told what changed, and know what they asked for at all times."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.naive import Failure, State
-from model.pair import Pair, draw_pair, draw_transaction
-from model.strategies import Writer, below, examples, pick
+from model.pair import Pair, draw_transaction
+from model.strategies import Writer, below, examples, free_schemas, pick
 from model.watcher import KINDS, Watcher
 from ovncp.ovsdb.database import Settings
 from ovncp.ovsdb.errors import OvsdbError
@@ -20,7 +21,7 @@ class Watching:
     def __init__(self, data: Any, settings: Settings) -> None:
         self.draw = data.draw
         self.data = data
-        self.pair: Pair = draw_pair(data, settings)
+        self.pair = Pair(data.draw(free_schemas(), label="schema"), settings)
         self.database = self.pair.database
         self.watchers: list[Watcher] = []
         self.past = [(self.database.transaction_id, self.pair.state)]
@@ -35,7 +36,7 @@ class Watching:
         for _ in range(1 + self.draw(below(2))):
             if draw_transaction(self.data, self.pair) is not None:
                 states.append(self.pair.state)
-        for before, after in zip(states, states[1:], strict=False):
+        for before, after in pairwise(states):
             self.settle(before, after)
 
     def settle(self, before: State, after: State) -> None:
@@ -81,7 +82,7 @@ class Watching:
             for request in requests:
                 request["select"] = {kind: pick(self.draw, [True, False]) for kind in KINDS}
         if version > 1 and len(requests) == 1 and pick(self.draw, [True, True, False]):
-            requests[0]["where"] = self.writer.where(name)
+            requests[0]["where"] = self.writer.condition(name)
         return requests
 
     def watch(self) -> None:
@@ -91,12 +92,11 @@ class Watching:
             self.watchers.append(watcher)
 
     def resume(self) -> None:
-        """A client that knows an old state, for a look or to stay."""
+        """A client that comes back, from each of the states that there were."""
         watcher = self.new_watcher()
-        transaction_id, state = pick(self.draw, self.past)
-        if watcher is not None:
+        for transaction_id, state in self.past if watcher is not None else ():
             if watcher.resume(transaction_id, state):
-                self.watchers.append(watcher)
+                self.cancel(watcher)
             else:
                 assert self.database.settings.history_bytes < 10**9
 
@@ -106,7 +106,7 @@ class Watching:
             return
         watcher = pick(self.draw, able)
         name = pick(self.draw, watcher.watched)
-        where = self.writer.where(name)
+        where = self.writer.condition(name)
         try:
             watcher.change_condition(name, where)
         except Failure as failure:
@@ -116,13 +116,15 @@ class Watching:
                 )
             assert refused.value.tag in failure.tags
 
-    def cancel(self) -> None:
+    def leave(self) -> None:
         if self.watchers:
-            watcher = self.watchers.pop(self.draw(below(len(self.watchers))))
-            self.database.monitors.remove(watcher.monitor)
+            self.cancel(self.watchers.pop(self.draw(below(len(self.watchers)))))
+
+    def cancel(self, watcher: Watcher) -> None:
+        self.database.monitors.remove(watcher.monitor)
 
 
-ACTIONS = ["transact"] * 5 + ["watch"] * 3 + ["change_condition", "resume", "cancel"]
+ACTIONS = ["transact"] * 5 + ["watch"] * 3 + ["change_condition", "resume", "leave"]
 
 
 @examples(60)
@@ -134,5 +136,5 @@ def test_clients_know_what_they_asked_for(data, settings):
         getattr(watching, pick(data.draw, ACTIONS))()
         assert len(watching.database.monitors) == len(watching.watchers)
     for watcher in watching.watchers:
-        watching.database.monitors.remove(watcher.monitor)
+        watching.cancel(watcher)
     assert watching.database.monitors.n_groups == 0

@@ -96,15 +96,12 @@ class Watched:
                 name: naive.apply_difference(self.table.columns[name].type, known[name], diff)
                 for name, diff in update["modify"].items()
             }
-        if "delete" in update or ("new" not in update.keys() - {"old"} and "old" in update):
-            assert known is not None
+        assert (known is not None) == ("old" in update or "delete" in update)
+        if "old" in update:
+            assert known is not None and known.items() >= update["old"].items()
+        row: Row | None = update.get("new", update.get("insert", update.get("initial")))
+        if row is None:
             return None
-        if "new" in update:
-            if "old" in update:
-                assert known is not None and known.items() >= update["old"].items()
-            row: Row = update["new"]
-            return row
-        (row,) = update.values()
         return {name: self.table.columns[name].type.default for name in self.wanted} | row
 
 
@@ -191,9 +188,8 @@ class Watcher:
         """Take in a notification of the transaction from `before` to `after`."""
         json = orjson.loads(message)
         assert json["method"] == METHODS[self.version]
-        ids = [self.name, self.pair.database.transaction_id][: self.version // 2 + 1]
-        ids = ids if self.version == 3 else ids[:1]
-        assert json["params"][:-1] == ids
+        last_id = [self.pair.database.transaction_id] if self.version == 3 else []
+        assert json["params"][:-1] == [self.name, *last_id]
         assert json["params"][-1], "an update of nothing"
         self.take(json["params"][-1], self.expected(before, after))
 

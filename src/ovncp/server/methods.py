@@ -1,7 +1,6 @@
 """The methods that clients call (RFC 7047 section 4.1 and ovsdb-server(7) section 4.1)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ovncp.log.base import LogError
@@ -16,14 +15,16 @@ if TYPE_CHECKING:
     from ovncp.server.session import Session
 
 
-@dataclass(eq=False)
 class Request:
     """A request of a session. `id_bytes` is its id as JSON text."""
 
-    session: "Session"
-    method: str
-    params: list[Any]
-    id_bytes: bytes
+    __slots__ = ("id_bytes", "method", "params", "session")
+
+    def __init__(self, session: "Session", method: str, params: list[Any], id_bytes: bytes) -> None:
+        self.session = session
+        self.method = method
+        self.params = params
+        self.id_bytes = id_bytes
 
     def reply(self, result: Any) -> None:
         """Answer with `result`."""
@@ -111,7 +112,7 @@ def _monitor(version: int) -> Method:
         runner = _runner(request)
         session, params = request.session, request.params
         n_params = 4 if version == 3 else 3
-        if len(params) < n_params:
+        if len(params) < n_params or (version > 1 and len(params) > n_params):
             raise syntax_error(params, "invalid parameters")
         known_id = _transaction_id(params[3]) if version == 3 else ZERO_UUID
         key = encode_id(params[1])
@@ -152,6 +153,9 @@ def _change_conditions(request: Request) -> None:
     key = encode_id(old_id)
     if key not in session.monitors:
         raise syntax_error(old_id, "unknown monitor session")
+    new_key = encode_id(new_id)
+    if new_key != key and new_key in session.monitors:
+        raise syntax_error(new_id, "duplicate monitor ID")
     monitor, runner = session.monitors[key]
     session.catch_up()
     updates = runner.database.monitors.change_conditions(monitor, new_id, changes)

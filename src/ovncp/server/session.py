@@ -154,7 +154,9 @@ class Session(asyncio.Protocol):
             self.close()
 
     def _handle_request(self, message: Any) -> None:
-        request = Request(self, message["method"], message["params"], jsonrpc.encode_id(message["id"]))
+        request = Request(
+            self, message["method"], message["params"], jsonrpc.encode_id(message["id"])
+        )
         handle = METHODS.get(request.method)
         if handle is None or request.method in self.server.disabled_methods:
             self.reply_error(request.id_bytes, "unknown method")
