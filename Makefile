@@ -26,7 +26,8 @@ LOCK = $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsaf
 
 # The hot path, which mypyc can compile as it stands; PYTHONPATH decides which of the two is used.
 HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp/wire/jsonrpc.py \
-    ovncp/server/runner.py ovncp/server/methods.py ovncp/server/session.py
+    ovncp/server/runner.py ovncp/server/methods.py ovncp/server/session.py \
+    ovncp/server/clock.py ovncp/server/uuids.py
 COMPILED = PYTHONPATH=$(CURDIR)/build/compiled
 TESTED_COMPILED = tests/conformance tests/model tests/faults tests/interop/test_ovn.py
 

@@ -5,6 +5,7 @@ again.  Most of what comes out is valid; `seldom` says where it is not.
 """
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -70,6 +71,7 @@ DANGLING = "99999999-9999-4999-8999-999999999999"
 # What makes a mistake of a transaction's comment: see `ovsdb.entry.snapshot_comment`.
 COMMENTS = ["", "x", f"transaction {DANGLING}", f"compacting database online ({DANGLING})"]
 COMMENTS += [f"compacting database online (transaction {DANGLING})"]
+FUNCTIONS = ["==", "!=", "includes", "excludes"]
 JUNK = [None, "junk", 17, 0.25, True, ["set", [1, 1]], ["map", []], ["uuid", "x"], {}, ["set"]]
 
 
@@ -91,8 +93,10 @@ def below(n: int) -> st.SearchStrategy[int]:
 
 # Schemas
 
+FORMS = ["scalar", "optional", "set", "set", "map", "map"]
 
-def base_types(draw: Draw, tables: list[str]) -> Any:
+
+def base_types(draw: Draw, tables: Sequence[str]) -> Any:
     kind = pick(draw, ["integer", "string", "real", "boolean", "uuid", "uuid", "uuid"])
     form = pick(draw, ["plain", "plain", "bounded", "enum"])
     if kind == "uuid":
@@ -108,9 +112,9 @@ def base_types(draw: Draw, tables: list[str]) -> Any:
 
 
 @st.composite
-def types(draw: Draw, tables: list[str] = []) -> Any:  # noqa: B006
-    """A `<type>`, which may refer to `tables`."""
-    form = pick(draw, ["scalar", "optional", "set", "set", "map", "map"])
+def types(draw: Draw, tables: Sequence[str] = (), forms: Sequence[str] = FORMS) -> Any:
+    """A `<type>` of one of `forms`, which may refer to `tables`."""
+    form = pick(draw, forms)
     key = base_types(draw, tables)
     if form == "scalar":
         return key if isinstance(key, str) else {"key": key}
@@ -155,9 +159,9 @@ def free_schemas(draw: Draw) -> Any:
     """A `<database-schema>` that refuses hardly a transaction, for what follows from them."""
     tables = {}
     for name in ["A", "B"]:
-        kinds = [draw(types()) for _ in range(3)]
+        kinds = [free(draw(types(forms=[form]))) for form in ("scalar", "optional", "set", "map")]
         kinds.append({"key": {"type": "uuid", "refTable": "A", "refType": "weak"}, "min": 0})
-        tables[name] = {"columns": {f"c{n}": {"type": free(kind)} for n, kind in enumerate(kinds)}}
+        tables[name] = {"columns": {f"c{n}": {"type": kind} for n, kind in enumerate(kinds)}}
     return {"name": "db", "tables": tables}
 
 
@@ -250,20 +254,22 @@ class Writer:
             return []
         if form == "uuid":
             return [["_uuid", "==", self.reference(name)]]
-        return [self.clause(name) for _ in range(1 + self.draw(below(2)))]
+        return [self.clause(name, FUNCTIONS) for _ in range(1 + self.draw(below(2)))]
 
     def condition(self, name: str) -> Any:
-        """The "where" of a monitor."""
-        return [self.clause(name) for _ in range(self.draw(below(3)))]
+        """The "where" of a monitor: often of the functions for which there is an index."""
+        functions = ["==", "includes"] if pick(self.draw, [True, True, False]) else FUNCTIONS
+        return [self.clause(name, functions) for _ in range(self.draw(below(3)))]
 
-    def clause(self, table_name: str) -> Any:
+    def clause(self, table_name: str, functions: list[str]) -> Any:
         table, rows = self.schema[table_name], self.state[table_name]
         if seldom(self.draw, 12):
             return pick(self.draw, [True, False])
         name = pick(self.draw, table.columns)
         kind = table.columns[name].type
-        function = pick(self.draw, ["==", "!=", "includes", "excludes"])
-        if kind.key["type"] in ("integer", "real") and kind.value is None and kind.n_max == 1:
+        function = pick(self.draw, functions)
+        ordered = kind.key["type"] in ("integer", "real") and kind.value is None and kind.n_max == 1
+        if functions is FUNCTIONS and ordered:
             function = pick(self.draw, [function, *COMPARE])
         if seldom(self.draw, 60):
             name, function = pick(self.draw, [(name, "<"), (name, "like"), ("nothing", "==")])

@@ -1,6 +1,8 @@
 """Clients that monitor are told what changed, and know what they asked for at all times."""
 
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -11,8 +13,11 @@ from model.naive import Failure, State
 from model.pair import Pair, draw_transaction
 from model.strategies import Writer, below, examples, free_schemas, pick
 from model.watcher import KINDS, Watcher
+from ovncp.ovsdb.condition import Clause, parse
 from ovncp.ovsdb.database import Settings
 from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.monitor import TRUE, ConditionIndex, Group
+from ovncp.ovsdb.row import Change, Row
 
 
 class Watching:
@@ -138,3 +143,40 @@ def test_clients_know_what_they_asked_for(data, settings):
     for watcher in watching.watchers:
         watching.cancel(watcher)
     assert watching.database.monitors.n_groups == 0
+
+
+@examples(60)
+@given(st.data())
+def test_no_change_is_missed_by_the_index_of_conditions(data):
+    """Groups are found by what a change has wherever trying every condition finds them."""
+    pair = Pair(data.draw(free_schemas()))
+    table = pair.database.tables["A"]
+    for _ in range(4):
+        writer = Writer(data.draw, pair.schema, pair.state)
+        pair.transact([{"op": "insert", "table": "A", "row": writer.row(pair.schema["A"])}])
+    index = ConditionIndex()
+    groups = {Group((), {}): clauses for clauses in conditions(data, pair, 6)}
+    for group, clauses in groups.items():
+        index.add(group, clauses)
+    rows = [row.values for row in table.rows.values()]
+    for old, new in product([None, *rows], repeat=2):
+        wanted = {
+            group
+            for group, clauses in groups.items()
+            for values in (old, new)
+            if values is not None and any(clause.test(values) for clause in clauses)
+        }
+        change = Change(table, Row("", old or new or ()), old, new)
+        assert wanted <= set(index.concerned(table, change))
+    for group, clauses in groups.items():
+        index.remove(group, clauses)
+    assert not index.scanned and not any(index.by_value.values())
+
+
+def conditions(data: Any, pair: Pair, n: int) -> Iterator[tuple[Clause, ...]]:
+    """The valid ones among `n` conditions on the table A."""
+    writer = Writer(data.draw, pair.schema, pair.state)
+    schema = pair.database.tables["A"].schema
+    for _ in range(n):
+        with suppress(OvsdbError):
+            yield tuple(parse(schema, writer.condition("A"), None)) or (TRUE,)

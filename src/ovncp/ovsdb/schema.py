@@ -8,6 +8,7 @@ from ovncp.ovsdb.column_type import UNLIMITED, ColumnType, ScalarType, make_type
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.parser import (
     Member,
+    Shape,
     check_members,
     is_array,
     is_boolean,
@@ -263,7 +264,9 @@ def _table_from_json(name: str, json: Any) -> TableSchema:
 
 
 def _index_from_json(table: TableSchema, index: Any, json: Any) -> tuple[Column, ...]:
-    columns = table.column_set(index if type(index) is list else [index])
+    if type(index) is not list:
+        raise syntax_error(index, "array of distinct column names expected")
+    columns = table.column_set(index)
     if not columns:
         raise syntax_error(json, "index must have at least one column")
     for column in columns:
@@ -294,7 +297,7 @@ def type_from_json(json: Any) -> ColumnType:
     value = base_type_from_json(members["value"]) if "value" in members else None
     n_min = _count(members, "min")
     n_max = UNLIMITED if members.get("max") == "unlimited" else _count(members, "max")
-    if n_min > 1 or n_min > n_max:
+    if n_min > 1 or n_max < 1:
         raise syntax_error(json, "ovsdb type fails constraint checks")
     return make_type(key, value, n_min, n_max)
 
@@ -312,12 +315,10 @@ def base_type_from_json(json: Any) -> BaseType:
         return BaseType(_atomic_type(json))
     check_members(json, (Member("type", is_string),), "ovsdb type")
     kind = _atomic_type(json["type"])
-    members = parse(json, _BASE_TYPE_COMMON + _BASE_TYPE_MEMBERS[kind], "ovsdb type")
+    members = parse(json, _base_type_shape(kind, json), "ovsdb type")
     minimum, maximum = _bounds(members, kind, json)
     enum = None
     if "enum" in members:
-        if minimum is not None or maximum is not None or "refTable" in members:
-            raise syntax_error(json, "cannot combine enum with other constraints")
         atoms = make_type(BaseType(kind), None, 1, UNLIMITED).from_json(members["enum"], None)
         enum = tuple(atoms)
     ref_type = members.get("refType", "strong")
@@ -331,6 +332,13 @@ def base_type_from_json(json: Any) -> BaseType:
         ref_table=members.get("refTable"),
         ref_type=ref_type,
     )
+
+
+def _base_type_shape(kind: str, json: dict[str, Any]) -> Shape:
+    # An enum goes with no other constraint, nor "refType" without what it is about.
+    if "enum" in json or (kind == "uuid" and "refTable" not in json):
+        return _BASE_TYPE_COMMON
+    return _BASE_TYPE_COMMON + _BASE_TYPE_MEMBERS[kind]
 
 
 def _atomic_type(name: str) -> str:

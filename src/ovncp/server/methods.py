@@ -79,8 +79,8 @@ def transact(request: Request) -> None:
     session, id_bytes = request.session, request.id_bytes
     if id_bytes in session.waiting:
         raise syntax_error(request.params, "transact: duplicate request ID")
-    arrived = session.server.clock.now_msec()
-    runner.transact(Transact(session, id_bytes, request.params[1:], arrived))
+    operations = request.params[1:]
+    runner.transact(Transact(session, id_bytes, operations, session.received_msec))
 
 
 def cancel(session: "Session", params: list[Any]) -> None:
@@ -265,13 +265,15 @@ def _refuse_conversion(session: "Session", runner: Runner) -> NoReturn:
 
 
 async def _convert(request: Request, runner: Runner, schema: DatabaseSchema) -> None:
+    server = request.session.server
     try:
-        await request.session.server.convert(runner, schema)
+        await server.convert(runner, schema)
     except (OvsdbError, LogError) as error:
         failure = error if isinstance(error, OvsdbError) else log_failure(error)
         request.fail(failure)
     else:
         request.reply({})
+        server.finish_conversion(runner)
 
 
 METHODS: dict[str, Method] = {

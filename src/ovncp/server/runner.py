@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -48,7 +49,7 @@ class Requester(Client, Protocol):
 class Transact:
     """A "transact" request under way. `arrived_msec` is on the server's clock."""
 
-    __slots__ = ("arrived_msec", "canceled", "client", "id_bytes", "operations", "outcome")
+    __slots__ = ("arrived_msec", "client", "id_bytes", "operations", "outcome")
 
     def __init__(
         self, client: Requester, id_bytes: bytes, operations: list[Any], arrived_msec: int
@@ -58,7 +59,6 @@ class Transact:
         self.operations = operations
         self.arrived_msec = arrived_msec
         self.outcome: Outcome
-        self.canceled = False
 
 
 class Runner:
@@ -106,19 +106,16 @@ class Runner:
     # Requests
 
     def transact(self, request: Transact) -> None:
-        """Execute `request` when its turn comes; the client gets the reply."""
-        self._in_turn(lambda: self._execute(request))
+        """Execute `request`, which has just arrived, when its turn comes, and answer the client."""
+        if self._deferred or self._exclusive:
+            self._deferred.append((partial(self._execute_late, request), False))
+        else:
+            self._execute(request, 0)
 
     def when_settled(self, action: Callable[[], None]) -> None:
         """Call `action` when its turn comes and all that executed before it is visible."""
         if self._deferred or self._exclusive or not self.database.is_settled:
             self._deferred.append((action, True))
-        else:
-            action()
-
-    def _in_turn(self, action: Callable[[], None]) -> None:
-        if self._deferred or self._exclusive:
-            self._deferred.append((action, False))
         else:
             action()
 
@@ -158,6 +155,11 @@ class Runner:
         self._wake(request)
         request.client.reply_error(request.id_bytes, "canceled")
 
+    def give_up_all(self) -> None:
+        """Give up all transactions that wait."""
+        for request in list(self._triggers):
+            self._give_up(request)
+
     def cancel_all(self, client: Requester) -> None:
         """Forget the waiting transactions of a client that is gone."""
         for request in [request for request in self._triggers if request.client is client]:
@@ -165,13 +167,12 @@ class Runner:
 
     # Execution
 
-    def _execute(self, request: Transact) -> None:
-        elapsed = self.clock.now_msec() - request.arrived_msec
+    def _execute(self, request: Transact, elapsed_msec: int) -> None:
         outcome = request.outcome = self.database.transact(
             request.operations,
             request.client,
             now_msec=self.clock.wall_msec(),
-            elapsed_msec=elapsed,
+            elapsed_msec=elapsed_msec,
         )
         if outcome.results is None:
             self._wait(request)
@@ -181,6 +182,9 @@ class Runner:
             self._executed.append(request)
             if self._flushing is None:
                 self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    def _execute_late(self, request: Transact) -> None:
+        self._execute(request, self.clock.now_msec() - request.arrived_msec)
 
     def _answer(self, request: Transact) -> None:
         request.client.reply(request.id_bytes, orjson.dumps(request.outcome.results))
@@ -249,7 +253,7 @@ class Runner:
             request.outcome.results.append(log_failure(error).to_json())
             self._answer(request)
         for request in later:
-            self._execute(request)
+            self._execute_late(request)
 
     # Waiting
 
@@ -293,7 +297,10 @@ class Runner:
     def _retry(self, wanted: Callable[[Transact], bool]) -> None:
         for request in [request for request in self._triggers if wanted(request)]:
             self._wake(request)
-            self.transact(request)
+            if self._deferred or self._exclusive:
+                self._deferred.append((partial(self._execute_late, request), False))
+            else:
+                self._execute_late(request)
 
     # Upkeep
 
@@ -346,13 +353,11 @@ class Runner:
         await self.exclusively(job)
         for watch in self.watchers:
             watch(set(self.database.tables))
-        self._retry(lambda request: True)
 
     async def close(self) -> None:
         """Finish what is under way and close the log; waiting transactions are given up."""
         self.closed = True
-        for request in list(self._triggers):
-            self._give_up(request)
+        self.give_up_all()
         if self._alarm is not None:
             self._alarm.cancel()
         if self._flushing is not None:

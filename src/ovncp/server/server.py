@@ -80,7 +80,7 @@ class Server:
             "model": "standalone",
             "connected": True,
             "leader": True,
-            "schema": orjson.dumps(runner.database.schema.to_json()).decode(),
+            "schema": json_text(runner.database.schema.to_json()),
         }
         self._set_row(runner.name, columns)
 
@@ -97,18 +97,25 @@ class Server:
         await runner.close()
 
     async def convert(self, runner: Runner, schema: DatabaseSchema) -> None:
-        """Give a database another schema (ovsdb-server(7) section 4.1.19)."""
+        """Give a database another schema (ovsdb-server(7) section 4.1.19).
+
+        To be followed by `finish_conversion` once the client has its answer.
+        """
         await runner.convert(schema)
         self._cancel_monitors(runner)
         self._describe(runner)
+
+    def finish_conversion(self, runner: Runner) -> None:
+        """Part with the clients that do not expect another schema, and with what waited for it."""
         self._databases_changed()
+        runner.give_up_all()
 
     def _cancel_monitors(self, runner: Runner) -> None:
         """Tell clients that what they monitored is gone (ovsdb-server(7) section 4.1.21)."""
         for session in list(self.sessions):
             for key, (_, monitored) in list(session.monitors.items()):
                 if monitored is runner:
-                    session.forget_monitor(key)
+                    session.lose_monitor(key)
                     if session.is_change_aware:
                         session.notify("monitor_canceled", [orjson.loads(key)])
 

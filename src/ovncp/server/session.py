@@ -238,9 +238,14 @@ class Session(asyncio.Protocol):
 
     def forget_monitor(self, key: bytes) -> None:
         """Drop a monitor."""
-        monitor, runner = self.monitors.pop(key)
-        self._behind.pop(monitor, None)
+        monitor, runner = self.lose_monitor(key)
         runner.database.monitors.remove(monitor)
+
+    def lose_monitor(self, key: bytes) -> tuple[Monitor, Runner]:
+        """Drop a monitor whose database may be gone already."""
+        lost = self.monitors.pop(key)
+        self._behind.pop(lost[0], None)
+        return lost
 
     @property
     def is_probing(self) -> bool:
