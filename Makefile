@@ -51,11 +51,11 @@ compiled: build/compiled/stamp
 
 build/compiled/stamp: .venv/dev.stamp $(shell find src -name '*.py')
 	@PYTHON=$(PYTHON) .ci/packages gcc python3-dev
-	rm -rf build/compiled && mkdir -p build/compiled
+	rm -rf build/compiled && mkdir -p build/compiled && touch build/begun
 	cp -R src/ovncp build/compiled/
 	cd build/compiled && PATH=$(CURDIR)/$(BIN):$$PATH mypyc --strict $(HOT) >../mypyc.log 2>&1 \
 	    || { cat ../mypyc.log; exit 1; }
-	@rm -rf build/compiled/build && touch $@
+	@rm -rf build/compiled/build build/compiled/.mypy_cache && touch -r build/begun $@
 
 bench: programs compiled
 	$(COMPILED) $(BIN)/python -m tests.bench $(BENCH_ARGS)

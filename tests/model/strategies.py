@@ -259,7 +259,8 @@ class Writer:
     def condition(self, name: str) -> Any:
         """The "where" of a monitor: often of the functions for which there is an index."""
         functions = ["==", "includes"] if pick(self.draw, [True, True, False]) else FUNCTIONS
-        return [self.clause(name, functions) for _ in range(self.draw(below(3)))]
+        size = pick(self.draw, [1, 1, 2, 2, 0])
+        return [self.clause(name, functions) for _ in range(size)]
 
     def clause(self, table_name: str, functions: list[str]) -> Any:
         table, rows = self.schema[table_name], self.state[table_name]
@@ -273,8 +274,9 @@ class Writer:
             function = pick(self.draw, [function, *COMPARE])
         if seldom(self.draw, 60):
             name, function = pick(self.draw, [(name, "<"), (name, "like"), ("nothing", "==")])
-        if rows and name in table.columns and pick(self.draw, [True, False]):
-            return [name, function, self.known(kind, pick(self.draw, rows.values())[name])]
+        present = [row[name] for row in rows.values() if row.get(name)]
+        if present and pick(self.draw, [True, True, False]):
+            return [name, function, self.known(kind, pick(self.draw, present))]
         n_min = {"includes": 0, "excludes": 0}.get(function, 1 if function in COMPARE else None)
         return [name, function, self.datum(kind, n_min)]
 

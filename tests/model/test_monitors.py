@@ -62,12 +62,15 @@ class Watching:
 
     def new_watcher(self) -> Watcher | None:
         """Another client, if what it asks for is valid."""
-        version = 1 + self.draw(below(3))
-        requests = {
-            name: self.requests(name, version)
-            for name in self.pair.schema
-            if pick(self.draw, [True, True, False])
-        }
+        version, requests = 1 + self.draw(below(3)), {}
+        if self.watchers and pick(self.draw, [True, False]):
+            # Clients that want the same share what is kept of it.
+            model = pick(self.draw, self.watchers)
+            version, requests = model.version, model.requests
+        else:
+            for name in self.pair.schema:
+                if pick(self.draw, [True, True, False]):
+                    requests[name] = self.requests(name, version)
         name = f"m{pick(self.draw, [0, len(self.past)])}"
         try:
             return Watcher(self.pair, name, version, requests)
@@ -155,7 +158,7 @@ def test_no_change_is_missed_by_the_index_of_conditions(data):
         writer = Writer(data.draw, pair.schema, pair.state)
         pair.transact([{"op": "insert", "table": "A", "row": writer.row(pair.schema["A"])}])
     index = ConditionIndex()
-    groups = {Group((), {}): clauses for clauses in conditions(data, pair, 6)}
+    groups = {Group((), {}): clauses for clauses in conditions(data, pair, 12)}
     for group, clauses in groups.items():
         index.add(group, clauses)
     rows = [row.values for row in table.rows.values()]

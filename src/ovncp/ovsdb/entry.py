@@ -88,6 +88,23 @@ def encode_rows(table: Table, rows: Iterable[tuple[str, Values]]) -> bytes:
     return orjson.dumps(json)[1:-1]
 
 
+def spell_out_defaults(json: Any, old: dict[str, Table], new: dict[str, Table]) -> None:
+    """Add to a snapshot of `old` the defaults, which it leaves out, that may not do in `new`.
+
+    Those are the ones of columns that have another type there.
+    """
+    for name in json.keys() & old.keys() & new.keys():
+        columns = new[name].columns
+        defaults = {
+            column.name: column.type.json(column.type.default)
+            for column in old[name].columns.values()
+            if column.name in columns and columns[column.name].to_json() != column.to_json()
+        }
+        defaults = orjson.loads(orjson.dumps(defaults))
+        for uuid, row in json[name].items():
+            json[name][uuid] = defaults | row
+
+
 def snapshot_tail(comment: str, date_msec: int) -> bytes:
     """The last members of a snapshot's object."""
     return orjson.dumps({"_date": date_msec, "_comment": comment})[1:]

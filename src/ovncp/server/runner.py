@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import orjson
 
 from ovncp.log.base import Log, LogError
+from ovncp.ovsdb import entry
 from ovncp.ovsdb.database import Client, Database, Outcome
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.monitor import Notification
@@ -343,7 +344,9 @@ class Runner:
                 self.database.settings,
                 self.database.transaction_id,
             )
-            converted.replay(orjson.loads(data), data, converting=True)
+            json = orjson.loads(data)
+            entry.spell_out_defaults(json, self.database.tables, converted.tables)
+            converted.replay(json, data, converting=True)
             if self.log is not None:
                 fitting = Moment(converted, 0, self.clock.wall_msec())
                 schema_json = orjson.dumps(schema.to_json())

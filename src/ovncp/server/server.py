@@ -9,6 +9,7 @@ import orjson
 
 from ovncp.log.base import Log, LogError
 from ovncp.ovsdb.database import Database, Settings
+from ovncp.ovsdb.errors import json_text
 from ovncp.ovsdb.lock import Locks
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema

@@ -241,7 +241,7 @@ class Session(asyncio.Protocol):
         monitor, runner = self.lose_monitor(key)
         runner.database.monitors.remove(monitor)
 
-    def lose_monitor(self, key: bytes) -> tuple[Monitor, Runner]:
+    def lose_monitor(self, key: bytes) -> "tuple[Monitor, Runner]":
         """Drop a monitor whose database may be gone already."""
         lost = self.monitors.pop(key)
         self._behind.pop(lost[0], None)
