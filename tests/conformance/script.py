@@ -27,6 +27,7 @@ What a server answers is written down as a transcript: after each step, every se
 and notifications in the order of their arrival.  Uuids are random, and so is whatever is in their
 order: they become `<0>`, `<1>`... by first appearance, and the rows of a select, sets of uuids,
 the rows of an update and those of an index's error are sorted by the rest of their content.
+Milliseconds that were waited are left out.
 
 The expectation is the C server's own transcript of the same run.  Where ours differs by design,
 the step is followed by the reason and by our answer, both indented:
@@ -54,6 +55,7 @@ STEP = re.compile(r"(?:(\d+) )?(notify )?(\w+)(?:@(\w+))?(?:#(\w+))?([&!]*):(.*)
 TOKEN = re.compile(r"\s*([A-Za-z_]\w*)(?=\s|$)")
 TWO_ROWS = re.compile(r"First row, (with UUID [^.]*\.)  Second row, (with UUID [^.]*\.)")
 NOTICED_SECONDS = 0.05  # by when a server has seen that a connection is closed
+WAITED = re.compile(r"timed out after \d+ ms")
 LITERALS = ("true", "false", "null")
 
 POSITIONS = {
@@ -197,7 +199,8 @@ class Names:
 
     def text(self, message: Any, keep_order: bool = False) -> str:
         """The message as JSON with sorted keys, named uuids, and uuid-ordered content sorted."""
-        return sorted_rows(self._plain(self._sorted(message, keep_order), self._name))
+        text = self._plain(self._sorted(message, keep_order), self._name)
+        return WAITED.sub("timed out after <n> ms", sorted_rows(text))
 
     def resolve(self, text: str) -> str:
         """`text` with the uuids in the place of their names."""

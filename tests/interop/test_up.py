@@ -166,6 +166,11 @@ def test_a_connection_row_opens_another_port(home: Path) -> None:
         run("ovn-nbctl", f"--db=tcp:127.0.0.1:{port}", "--timeout=5", "show")
 
 
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -174,8 +179,10 @@ def accepts(port: int) -> bool:
 def test_the_details_are_in_files_of_the_data_directory(home: Path) -> None:
     with Up(home) as up:
         for name in ("ovsdb-server-nb", "ovsdb-server-sb", "ovn-northd"):
-            assert "|INFO|" in (up.data / f"{name}.log").read_text()
+            path = up.data / f"{name}.log"
+            wait_for(lambda log=path: log.exists() and "|INFO|" in log.read_text(), f"{name}.log")
         assert run("ovs-appctl", "-t", up.data / "ovnnb_db.ctl", "list-commands")
+        wait_for((up.data / "ovn-northd.ctl").exists, "northd's control socket")
         assert "active" in run("ovn-appctl", "-t", up.data / "ovn-northd.ctl", "status")
 
 
@@ -187,6 +194,8 @@ def test_what_dies_is_started_again(home: Path, stem: str) -> None:
         os.kill(before, signal.SIGKILL)
         up.pid(stem, besides=before)
         assert up.output.count("ended (killed (Killed)); starting again in 1 s") == 1
+        # The pidfile comes before the socket, which ovn-nbctl tries only once.
+        wait_for(lambda: listens(up.data / "ovnnb_db.sock"), "the Northbound's socket")
         up.nbctl("--wait=sb", "ls-add", "after")
         assert "(before)" in up.nbctl("ls-list")
         assert up.stop() == 0

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from model.naive import PYTHON_TYPES, State
+from ovncp.ovsdb.column_type import ColumnType
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.row import Row
 from ovncp.ovsdb.schema import UUID, VERSION, Column
@@ -20,16 +21,14 @@ def state_of(database: Database) -> State:
 
 def row_of(table: Table, row: Row) -> dict[str, frozenset[Any]]:
     return {
-        column.name: elements(column, row.values[column.index])
+        column.name: elements_of(column.type, row.values[column.index])
         for column in table.column_list
         if column.index != VERSION
     }
 
 
-def elements(column: Column, datum: Any) -> frozenset[Any]:
-    if column.type.is_map:
-        return frozenset(datum.items())
-    return frozenset(column.type.keys(datum))
+def elements_of(kind: ColumnType, datum: Any) -> frozenset[Any]:
+    return frozenset(datum.items() if kind.is_map else kind.keys(datum))
 
 
 def picture(database: Database) -> dict[str, Any]:

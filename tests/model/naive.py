@@ -62,6 +62,7 @@ class Column(NamedTuple):
 class Table(NamedTuple):
     """A table."""
 
+    name: str
     columns: dict[str, Column]
     indexes: list[list[str]]
     max_rows: int
@@ -92,6 +93,7 @@ def schema_of(json: Any) -> Schema:
     no_roots = not any(table.get("isRoot") for table in json["tables"].values())
     return {
         name: Table(
+            name,
             {"_uuid": Column(Type({"type": "uuid"}), mutable=False)}
             | {
                 column: Column(

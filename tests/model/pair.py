@@ -92,6 +92,7 @@ class Pair:
         if failure is None:
             assert rest == []
             return
+        assert rest, failure.tags
         assert rest[0]["error"] in failure.tags, (rest[0], failure.tags)
         assert rest[1:] == [None] * (len(operations) - len(results) - 1)
 

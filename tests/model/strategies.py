@@ -194,7 +194,7 @@ def _tables(draw: Draw, names: list[str]) -> Any:
 class Writer:
     """Writes the operations of one transaction on `state`.
 
-    `names` has the named-uuids of the rows that it inserts, by table.
+    `names` has the named-uuids of the rows that it inserts, by table, `written` the values.
     """
 
     def __init__(self, draw: Draw, schema: Schema, state: State) -> None:
@@ -202,6 +202,7 @@ class Writer:
         self.schema = schema
         self.state = state
         self.names: dict[str, list[str]] = {}
+        self.written: dict[str, list[Any]] = {}
 
     def atom(self, base: dict[str, Any]) -> Any:
         kind = base["type"]
@@ -246,10 +247,18 @@ class Writer:
         if seldom(self.draw, 60):
             chosen.append(pick(self.draw, table.columns))
         row = {name: self.datum(table.columns[name].type) for name in chosen}
+        self.written.setdefault(table.name, []).append(row)
         return row | ({"nothing": 1} if seldom(self.draw, 60) else {})
 
     def where(self, name: str) -> Any:
-        form = pick(self.draw, ["uuid", "uuid", "uuid", "all", "clauses"])
+        table = self.schema[name]
+        keys = ["key"] * 2 * len(table.indexes)
+        form = pick(self.draw, ["uuid", "uuid", "uuid", "all", "clauses", *keys])
+        if form == "key":
+            # What an earlier operation wrote is found by its index before the commit.
+            defaults = {n: to_json(c.type, c.type.default) for n, c in table.columns.items()}
+            row = defaults | pick(self.draw, [*self.written.get(name, []), {}])
+            return [[column, "==", row[column]] for column in table.indexes[0]]
         if form == "all":
             return []
         if form == "uuid":

@@ -8,7 +8,7 @@ from model.pair import Pair, draw_length, draw_pair, draw_transaction
 from model.strategies import EXPLICIT_UUIDS, examples
 
 
-@examples(100)
+@examples(150)
 @given(st.data())
 def test_agrees_with_the_naive_model(data):
     pair = draw_pair(data)
@@ -17,7 +17,7 @@ def test_agrees_with_the_naive_model(data):
             pair.database.settle()
 
 
-@examples(60)
+@examples(120)
 @given(st.data())
 def test_revert_leads_back_to_what_is_settled(data):
     pair = draw_pair(data)

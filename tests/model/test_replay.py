@@ -71,7 +71,7 @@ def replay(database: Database, data: bytes) -> None:
     check(database)
 
 
-@examples(50)
+@examples(70)
 @given(st.data(), st.sampled_from(SETTINGS))
 def test_entries(data, settings):
     pair = draw_pair(data, settings)
@@ -84,7 +84,7 @@ def test_entries(data, settings):
     assert state_of(again) == stored(pair.schema, pair.state)
 
 
-@examples(50)
+@examples(70)
 @given(st.data())
 def test_snapshot_and_the_entries_after_it(data):
     pair = draw_pair(data)

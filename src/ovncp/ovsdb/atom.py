@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Atom] = {
 }
 
 _LOWER_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z").match
-_PLAIN_STRING = re.compile(r"[A-Za-z_][A-Za-z_.-]*\Z").match
+_PLAIN_STRING = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z").match
 
 _JSON_TYPE_NAMES: dict[type, str] = {dict: "object", list: "array", str: "string"}
 
@@ -179,7 +179,7 @@ def atom_to_string(atom: Any, kind: str) -> str:
     if kind == "real":
         return format_real(atom)
     if kind == "string":
-        plain = _PLAIN_STRING(atom) and atom not in ("true", "false")
+        plain = _PLAIN_STRING(atom) and atom not in ("true", "false") and not uuid_from_string(atom)
         return atom if plain else json_text(atom)
     return str(atom)
 

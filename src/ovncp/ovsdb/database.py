@@ -137,18 +137,18 @@ class Database:
         execution = Execution(self, client, elapsed_msec, may_wait)
         transaction = execution.transaction
         try:
-            results, error = execution.run(operations)
+            results, failed = execution.run(operations)
         except Unsatisfied:
             transaction.abort()
             tables = frozenset(execution.waits_on)
             return Outcome(None, waits_on=tables, timeout_msec=execution.timeout_msec)
-        if error is None:
+        if not failed:
             try:
                 transaction.precommit(self.new_version)
-            except OvsdbError as precommit_error:
-                error = precommit_error
+            except OvsdbError as error:
                 results.append(error.to_json())
-        if error is not None:
+                failed = True
+        if failed:
             transaction.abort()
             return Outcome(results)
         return Outcome(results, self._commit(transaction, now_msec), durable=execution.durable)

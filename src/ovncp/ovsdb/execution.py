@@ -82,8 +82,8 @@ class Execution:
         """The operation at hand, in the words of error messages."""
         return f"ovsdb operation {self.number} of {self.n_operations}"
 
-    def run(self, operations: list[Json]) -> tuple[list[Json], OvsdbError | None]:
-        """The results of `operations`, and the error that ended them early if there was one.
+    def run(self, operations: list[Json]) -> tuple[list[Json], bool]:
+        """The results of `operations`, and whether an error ended them early.
 
         The results have an object for each operation that was executed, the error's for the one
         that failed, and null for the rest. Raises Unsatisfied when the transaction has to wait.
@@ -96,8 +96,8 @@ class Execution:
             except OvsdbError as error:
                 results.append(error.to_json())
                 results.extend([None] * (len(operations) - len(results)))
-                return results, error
-        return results, None
+                return results, True
+        return results, False
 
     def _run_one(self, operation: Json) -> Json:
         name = operation.get("op") if type(operation) is dict else None

@@ -10,8 +10,6 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from ovncp.ovsdb import condition
 from ovncp.ovsdb.column_type import MapType, SetType
 from ovncp.ovsdb.condition import Clause, matches_any
@@ -41,6 +39,8 @@ _COND_REQUEST = (Member("where", is_array, True), *_REQUEST)
 _COND_CHANGE = (Member("columns", is_array, True), Member("where", is_array, True))
 
 TRUE = Clause(None, "true", None)
+
+_MOST_IDLE_SHAPES = 256
 
 METHODS = {1: "update", 2: "update2", 3: "update3"}
 
@@ -102,7 +102,7 @@ class Monitor:
 
     def rename(self, monitor_id: Any) -> None:
         """Use `monitor_id`, any JSON value, in the notifications; for a monitor in no group."""
-        self.id_bytes = orjson.dumps(monitor_id)
+        self.id_bytes = json_text(monitor_id).encode()
 
     def message(self, updates: bytes, transaction_id: str) -> bytes:
         """The notification with the `<table-updates>` object `updates`."""
@@ -208,6 +208,8 @@ class Monitors:
         self._tables = tables
         self._shapes: dict[Hashable, Shape] = {}
         self._shapes_of: dict[str, list[Shape]] = {name: [] for name in tables}
+        # The keys of the shapes that have no monitor, the longest unused first.
+        self._idle_shapes: dict[Hashable, None] = {}
         self._groups: dict[Key, Group] = {}
         self._indexes = {name: ConditionIndex() for name in tables}
 
@@ -232,6 +234,7 @@ class Monitors:
         """A new monitor for the `<monitor-requests>` object `requests`. Raises OvsdbError."""
         if type(requests) is not dict:
             raise syntax_error(requests, "monitor-requests must be object")
+        self._drop_idle_shapes()
         tables = {
             name: self._parse_requests(name, request, version) for name, request in requests.items()
         }
@@ -253,6 +256,8 @@ class Monitors:
         for name, monitored in group.tables.items():
             self._indexes[name].remove(group, monitored.clauses)
             monitored.shape.n_monitors -= 1
+            if not monitored.shape.n_monitors:
+                self._idle_shapes[monitored.shape.key] = None
 
     def _join(self, monitor: Monitor, tables: dict[str, MonitoredTable]) -> None:
         key = tuple((name, id(tables[name].shape), tables[name].where) for name in sorted(tables))
@@ -262,6 +267,7 @@ class Monitors:
             for name, monitored in tables.items():
                 self._indexes[name].add(group, monitored.clauses)
                 monitored.shape.n_monitors += 1
+                self._idle_shapes.pop(monitored.shape.key, None)
         group.audiences.setdefault(monitor.audience, {})[monitor] = None
         monitor.group = group
 
@@ -287,10 +293,19 @@ class Monitors:
         key = (table.name, version, names, select)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(table, version, ordered)
+            shape = self._shapes[key] = Shape(table, version, ordered, key)
             shape.select_also(select)
             self._shapes_of[table.name].append(shape)
+            self._idle_shapes[key] = None
         return shape
+
+    def _drop_idle_shapes(self) -> None:
+        """Forget the shapes that are unused for longest, beyond a number that may come back."""
+        while len(self._idle_shapes) > _MOST_IDLE_SHAPES:
+            key = next(iter(self._idle_shapes))
+            del self._idle_shapes[key]
+            shape = self._shapes.pop(key)
+            self._shapes_of[shape.table.name].remove(shape)
 
     def initial(self, monitor: Monitor) -> bytes:
         """The `<table-updates>` of the first dump."""

@@ -6,6 +6,7 @@ change are wanted of each column. It keeps the bytes of every row that it showed
 dump is a join of what is there.
 """
 
+from collections.abc import Hashable
 from itertools import compress
 from operator import is_not, itemgetter
 from typing import Any
@@ -63,11 +64,14 @@ class Shape:
     """The common part of monitors of `table`: `version` 1 for "update", 2 for "update2" and later.
 
     `select` has every kind of change that is wanted of any column, `generation` another value after
-    each change of the table.
+    each change of the table. `key` tells it from the other shapes.
     """
 
-    def __init__(self, table: Table, version: int, selections: tuple[Selection, ...]) -> None:
+    def __init__(
+        self, table: Table, version: int, selections: tuple[Selection, ...], key: Hashable
+    ) -> None:
         self.table = table
+        self.key = key
         self.version = version
         self.select = 0
         for _, select in selections:

@@ -28,6 +28,10 @@ class Clock:
         """Call `listener` after each push."""
         self._listeners.append(listener)
 
+    def forget(self, listener: Callable[[], None]) -> None:
+        """Take `on_warp` back."""
+        self._listeners.remove(listener)
+
     def warp(self, msec: int) -> None:
         """Push the clock forward."""
         self._warped_msec += msec

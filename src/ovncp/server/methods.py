@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ovncp.log.base import LogError
 from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
-from ovncp.ovsdb.errors import OvsdbError, syntax_error
+from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
 from ovncp.ovsdb.parser import is_id
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.runner import Runner, Transact, log_failure
@@ -80,7 +80,8 @@ def transact(request: Request) -> None:
     if id_bytes in session.waiting:
         raise syntax_error(request.params, "transact: duplicate request ID")
     operations = request.params[1:]
-    runner.transact(Transact(session, id_bytes, operations, session.received_msec))
+    arrived = session.received_msec
+    runner.transact(Transact(session, id_bytes, operations, arrived, session.wants_turn))
 
 
 def cancel(session: "Session", params: list[Any]) -> None:
@@ -109,13 +110,15 @@ def _monitor(version: int) -> Method:
         runner.when_settled(lambda: _answering(add)(request))
 
     def add(request: Request) -> None:
-        runner = _runner(request)
         session, params = request.session, request.params
+        if session.is_gone:
+            return
+        runner = _runner(request)
         n_params = 4 if version == 3 else 3
         if len(params) < n_params or (version > 1 and len(params) > n_params):
             raise syntax_error(params, "invalid parameters")
         known_id = _transaction_id(params[3]) if version == 3 else ZERO_UUID
-        key = encode_id(params[1])
+        key = json_text(params[1]).encode()
         if type(params[2]) is dict and key in session.monitors:
             raise syntax_error(params[1], "duplicate monitor ID")
         database = runner.database
@@ -141,7 +144,7 @@ def monitor_cond_change(request: Request) -> None:
     params, session = request.params, request.session
     if len(params) != 3:
         raise syntax_error(params, "invalid parameters")
-    known = session.monitors.get(encode_id(params[0]))
+    known = session.monitors.get(json_text(params[0]).encode())
     if known is None:
         raise syntax_error(params[0], "unknown monitor session")
     known[1].when_settled(lambda: _answering(_change_conditions)(request))
@@ -150,10 +153,10 @@ def monitor_cond_change(request: Request) -> None:
 def _change_conditions(request: Request) -> None:
     old_id, new_id, changes = request.params
     session = request.session
-    key = encode_id(old_id)
+    key = json_text(old_id).encode()
     if key not in session.monitors:
         raise syntax_error(old_id, "unknown monitor session")
-    new_key = encode_id(new_id)
+    new_key = json_text(new_id).encode()
     if new_key != key and new_key in session.monitors:
         raise syntax_error(new_id, "duplicate monitor ID")
     monitor, runner = session.monitors[key]
@@ -171,7 +174,7 @@ def monitor_cancel(request: Request) -> None:
     if len(request.params) != 1:
         request.fail("invalid parameters")
         return
-    key = encode_id(request.params[0])
+    key = json_text(request.params[0]).encode()
     if key not in request.session.monitors:
         request.fail("unknown monitor")
         return

@@ -7,16 +7,15 @@ after growing pauses. Either way the peer becomes a session.
 import asyncio
 import errno
 import os
-import ssl
 from collections.abc import Callable
 
 from ovncp.server import stream, tls
 from ovncp.server.configuration import RemoteOptions
 from ovncp.server.database_remotes import RemoteStatus
 from ovncp.server.server import Server
-from ovncp.server.session import Session
+from ovncp.server.session import Session, error_number
 from ovncp.server.stream import Listener, Target
-from ovncp.wire.reconnect import PROBE_INTERVAL_MSEC, Reconnect, State
+from ovncp.wire.reconnect import END_OF_FILE, PROBE_INTERVAL_MSEC, Reconnect
 
 MIN_PROBE_MSEC = 1000
 
@@ -90,7 +89,7 @@ class Remote:
                 machine.connect_failed(clock.now_msec(), 0)
             except (OSError, UnicodeError) as error:
                 self.last_error = getattr(error, "strerror", None) or str(error)
-                machine.connect_failed(clock.now_msec(), _errno(error))
+                machine.connect_failed(clock.now_msec(), error_number(error))
             else:
                 await self._disconnected.wait()
             await clock.sleep(self._msec_left())
@@ -98,20 +97,22 @@ class Remote:
     def _msec_left(self) -> int:
         return (self._reconnect.deadline() or 0) - self._server.clock.now_msec()
 
-    def connected(self, session: Session) -> None:
-        """Note a new client."""
+    def connected(self, session: Session) -> Reconnect:
+        """Note a new client; the machine that is to be told how its connection fares."""
         self.sessions[session] = None
-        if not self.target.is_passive:
-            self.last_error = None
-            self._reconnect.connected(self._server.clock.now_msec())
+        now = self._server.clock.now_msec()
+        machine = self._reconnect
+        if self.target.is_passive:
+            machine = Reconnect(session.name, now, quiet=True, tries_left=0)
+        machine.connected(now)
+        self.last_error = None
+        return machine
 
-    def disconnected(self, session: Session) -> None:
+    def disconnected(self, session: Session, error: int) -> None:
         """Note that a client is gone."""
         self.sessions.pop(session, None)
-        if not self.target.is_passive:
-            self._reconnect.activity(session.received_msec)
-            self._reconnect.disconnected(self._server.clock.now_msec())
-            self._disconnected.set()
+        self.last_error = _description(error)
+        self._disconnected.set()
 
     def status(self) -> RemoteStatus:
         """What the columns "is_connected" and "status" show of the remote."""
@@ -124,16 +125,11 @@ class Remote:
             "locks_waiting": " ".join(waiting),
             "sec_since_connect": self._seconds_since(self._reconnect.last_connected),
             "sec_since_disconnect": self._seconds_since(self._reconnect.last_disconnected),
-            "state": self._state.value,
+            "state": self._reconnect.state.value,
         }
         return RemoteStatus(
             bool(self.sessions), {name: text for name, text in details.items() if text}
         )
-
-    @property
-    def _state(self) -> State:
-        is_idle = any(session.is_probing for session in self.sessions)
-        return State.IDLE if is_idle else self._reconnect.state
 
     def _listener_status(self) -> RemoteStatus:
         details = dict(NEVER_CONNECTED.details)
@@ -168,9 +164,8 @@ class Remote:
         self.reconnect()
 
 
-def _errno(error: OSError | UnicodeError) -> int:
-    """The nearest errno to what went wrong."""
-    if isinstance(error, ssl.SSLError):
-        return errno.EPROTO
-    number = getattr(error, "errno", None) or 0
-    return number if number > 0 else errno.ENXIO
+def _description(error: int) -> str | None:
+    """The `error` of a connection, as in `Reconnect`, for the column "status"."""
+    if error == END_OF_FILE:
+        return "End of file"
+    return os.strerror(error) if error else None

@@ -48,17 +48,26 @@ class Requester(Client, Protocol):
 
 
 class Transact:
-    """A "transact" request under way. `arrived_msec` is on the server's clock."""
+    """A "transact" request under way. `arrived_msec` is on the server's clock.
 
-    __slots__ = ("arrived_msec", "client", "id_bytes", "operations", "outcome")
+    `on_wait` is called each time it begins to wait.
+    """
+
+    __slots__ = ("arrived_msec", "client", "id_bytes", "on_wait", "operations", "outcome")
 
     def __init__(
-        self, client: Requester, id_bytes: bytes, operations: list[Any], arrived_msec: int
+        self,
+        client: Requester,
+        id_bytes: bytes,
+        operations: list[Any],
+        arrived_msec: int,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self.id_bytes = id_bytes
         self.operations = operations
         self.arrived_msec = arrived_msec
+        self.on_wait = on_wait
         self.outcome: Outcome
 
 
@@ -259,8 +268,14 @@ class Runner:
     # Waiting
 
     def _wait(self, request: Transact) -> None:
+        if request.id_bytes in request.client.waiting:
+            # Its namesake came first, but had not executed yet when this one came.
+            error = OvsdbError("syntax error", "transact: duplicate request ID")
+            request.client.reply_error(request.id_bytes, error.to_json())
+            return
         self._triggers[request] = None
         request.client.waiting[request.id_bytes] = self
+        request.on_wait()
         self._set_alarm()
 
     def _wake(self, request: Transact) -> None:
@@ -360,6 +375,7 @@ class Runner:
     async def close(self) -> None:
         """Finish what is under way and close the log; waiting transactions are given up."""
         self.closed = True
+        self.clock.forget(self._try_overdue)
         self.give_up_all()
         if self._alarm is not None:
             self._alarm.cancel()

@@ -93,6 +93,7 @@ class Server:
         """Stop serving the database `name`."""
         runner = self.runners.pop(name)
         self._cancel_monitors(runner)
+        runner.give_up_all()
         self._set_row(name, None)
         self._databases_changed()
         await runner.close()
@@ -159,6 +160,10 @@ class Server:
             message = notification.message
             for monitor in notification.monitors:
                 monitor.owner.update(monitor, message, before)
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action` after a while."""
+        self._loop.call_later(seconds, action)
 
     def wants_flush(self, session: Session) -> None:
         """Write the session's output at the end of this turn of the loop."""

@@ -1,11 +1,19 @@
 """One client's connection: bytes to requests, replies and updates to bytes (RFC 7047 section 4).
 
+A client's messages are handled in the order in which they come, and each once those before it are
+answered. Only transactions need not wait for each other, so that many become durable together, nor
+does anything wait for one that waits for a condition.
+
 A client that does not read is not written to: what changes meanwhile is put together, from the
 database's history, when it reads again. Nor is it read from, so that it cannot ask for more.
 """
 
 import asyncio
+import errno
 import logging
+import os
+import ssl
+from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from ovncp.ovsdb.monitor import Monitor
@@ -15,6 +23,7 @@ from ovncp.server.stream import peer_name
 from ovncp.server.tls import peer_common_name
 from ovncp.wire import jsonrpc
 from ovncp.wire.json_stream import JsonError, JsonStream
+from ovncp.wire.reconnect import END_OF_FILE, Action, Reconnect
 
 if TYPE_CHECKING:
     from ovncp.server.remote import Remote
@@ -29,7 +38,10 @@ define("jsonrpc_received", "jsonrpc_sent", "monitor_merged", "session_overflow")
 MAX_MESSAGE_BYTES = 1 << 30
 _HIGH_WATER_BYTES = 1 << 20
 _SHARED_BYTES = 1 << 16
+_MOST_UNDER_WAY = 1000  # transactions of one client that are not durable yet
+_CLOSING_SECONDS = 10.0  # for a client to read the rest
 _PROBE = b'{"id":"echo","method":"echo","params":[]}'
+_END = object()  # of what the client sends
 
 
 class Session(asyncio.Protocol):
@@ -44,11 +56,19 @@ class Session(asyncio.Protocol):
         self.locks: dict[str, None] = {}
         self.waiting: dict[bytes, Runner] = {}
         self.is_change_aware = False
-        self.connected_msec = 0
+        # When it connected and was last heard of, and whether to ask it for a sign of life.
+        self.reconnect: Reconnect
         self.received_msec = 0
-        self._probing = False
+        self._told_msec = 0
+        self._backlog = 0
         self._paused = False
         self._closing = False
+        self._error = 0
+        # What came in and is not handled yet: messages, then perhaps what ends them.
+        self._input: deque[Any] = deque()
+        self._is_reading = True
+        self._n_unanswered = 0
+        self._is_transacting = False
         # The monitors that lag, with the id of the state that the client knows.
         self._behind: dict[Monitor, str] = {}
         self._stream = JsonStream(MAX_MESSAGE_BYTES)
@@ -77,22 +97,32 @@ class Session(asyncio.Protocol):
         # Not an instance of asyncio's class with every event loop.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        self.connected_msec = self.received_msec = self.server.clock.now_msec()
         self.name = peer_name(transport)
         self.identity = peer_common_name(transport)
         self.server.add_session(self)
-        self.remote.connected(self)
+        self.received_msec = self._told_msec = self.server.clock.now_msec()
+        self.reconnect = self.remote.connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._input.clear()
+        if isinstance(exc, OSError):
+            self._error = error_number(exc)
+            verb = "send" if self._error == errno.EPIPE else "receive"
+            _RPC_LOG.warning("%s: %s error: %s", self.name, verb, os.strerror(self._error))
         self.server.remove_session(self)
-        self.remote.disconnected(self)
+        self._tell_activity()
+        self.reconnect.disconnected(self.server.clock.now_msec(), self._error)
+        self.remote.disconnected(self, self._error)
 
-    def close(self) -> None:
-        """End the connection after what is to be written."""
+    def close(self, error: int = 0) -> None:
+        """End the connection after what is to be written; `error` is as in `Reconnect`."""
         if not self._closing:
             self._closing = True
+            self._error = error
             self.flush()
+            if self._transport.get_write_buffer_size():
+                self.server.call_later(_CLOSING_SECONDS, self._transport.abort)
             self._transport.close()
 
     def abort(self, reason: str) -> None:
@@ -103,45 +133,84 @@ class Session(asyncio.Protocol):
             self._transport.abort()
 
     def probe(self, now_msec: int) -> None:
-        """Ask a client that is silent whether it is there, and give up one that does not answer."""
-        interval = self.remote.inactivity_probe_msec
-        if not interval or now_msec - self.received_msec < interval:
-            return
-        if self._probing and now_msec - self.received_msec >= 2 * interval:
-            _LOG.error(
-                "%s: no response to inactivity probe after %g seconds, disconnecting",
-                self.name,
-                interval / 1000,
-            )
+        """Ask a client that is silent whether it is there, and give up one that does not answer.
+
+        One that reads, however slowly, is there, and so is one that waits for its turn.
+        """
+        backlog = self._transport.get_write_buffer_size()
+        if backlog < self._backlog or self._input:
+            self.received_msec = now_msec
+        self._backlog = backlog
+        self._tell_activity()
+        self.reconnect.set_probe_interval(self.remote.inactivity_probe_msec)
+        action = self.reconnect.run(now_msec)
+        if action is Action.PROBE:
+            self.send(_PROBE)
+        elif action is Action.DISCONNECT:
             self._closing = True
             self._transport.abort()
-        elif not self._probing:
-            self._probing = True
-            self.send(_PROBE)
+
+    def _tell_activity(self) -> None:
+        if self.received_msec > self._told_msec:
+            self.reconnect.activity(self.received_msec)
+            self._told_msec = self.received_msec
 
     # Input
 
     def data_received(self, data: bytes) -> None:
         self.received_msec = self.server.clock.now_msec()
-        self._probing = False
         try:
-            messages = self._stream.feed(data)
+            self._input.extend(self._stream.feed(data))
         except JsonError as error:
-            _RPC_LOG.warning("%s: receive error: %s", self.name, error)
-            self.close()
-            return
-        for message in messages:
-            if self._closing:
-                return
-            self._handle(message)
+            self._input.extend((*error.completed, error))
+        self.take_input()
+
+    def eof_received(self) -> bool:
+        """Answer what came before the end; TLS has no connection that is open on one side only."""
+        self._input.append(_END)
+        self.take_input()
+        return self._transport.get_extra_info("sslcontext") is None
+
+    def wants_turn(self) -> None:
+        """Go on with what came in at the end of this turn of the loop."""
+        if self._input:
+            self.server.wants_flush(self)
+
+    def take_input(self) -> None:
+        """Handle what came in, as far as its turn has come."""
+        while self._input and not self._closing and self._is_turn_of(self._input[0]):
+            self._handle(self._input.popleft())
+        if self._is_reading is bool(self._input or self._paused) and not self._closing:
+            self._is_reading = not self._is_reading
+            if self._is_reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _is_turn_of(self, message: Any) -> bool:
+        if self._paused:
+            return False
+        n_under_way = self._n_unanswered - len(self.waiting)
+        if not n_under_way:
+            return True
+        return self._is_transacting and n_under_way < _MOST_UNDER_WAY and _is_transact(message)
 
     def _handle(self, message: Any) -> None:
+        if message is _END:
+            self.close(END_OF_FILE)
+        elif isinstance(message, JsonError):
+            _RPC_LOG.warning("%s: error parsing stream: %s", self.name, message)
+            self.close(errno.EPROTO)
+        else:
+            self._handle_message(message)
+
+    def _handle_message(self, message: Any) -> None:
         COUNTERS["jsonrpc_received"] += 1
         try:
             kind = jsonrpc.check(message)
         except jsonrpc.InvalidMessage as error:
             _RPC_LOG.warning("%s: received bad JSON-RPC message: %s", self.name, error)
-            self.close()
+            self.close(errno.EPROTO)
             return
         if kind is jsonrpc.Kind.REQUEST:
             self._handle_request(message)
@@ -157,6 +226,8 @@ class Session(asyncio.Protocol):
         request = Request(
             self, message["method"], message["params"], jsonrpc.encode_id(message["id"])
         )
+        self._n_unanswered += 1
+        self._is_transacting = request.method == "transact"
         handle = METHODS.get(request.method)
         if handle is None or request.method in self.server.disabled_methods:
             self.reply_error(request.id_bytes, "unknown method")
@@ -167,6 +238,7 @@ class Session(asyncio.Protocol):
 
     def reply(self, id_bytes: bytes, *result: bytes) -> None:
         """See `Requester.reply`; `result` may be in parts."""
+        self._n_unanswered -= 1
         parts = (b'{"id":%b,"result":' % id_bytes, *result, b',"error":null}')
         if sum(map(len, parts)) < _SHARED_BYTES:
             self.send(b"".join(parts))
@@ -176,6 +248,7 @@ class Session(asyncio.Protocol):
 
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """See `Requester.reply_error`."""
+        self._n_unanswered -= 1
         self.send(b'{"id":%b,"error":%b}' % (id_bytes, jsonrpc.encode(error)))
 
     def notify(self, method: str, params: list[Any]) -> None:
@@ -203,23 +276,24 @@ class Session(asyncio.Protocol):
             self._output.append(message)
 
     def flush(self) -> None:
-        """Hand the output to the transport."""
+        """Hand the output to the transport, and go on with what waited for these answers."""
         if self._output:
             output, self._output = self._output, []
             if len(output) == 1:
                 self._transport.write(output[0])
             else:
                 self._transport.writelines(output)
+        self.take_input()
 
     def pause_writing(self) -> None:
         self._paused = True
-        self._transport.pause_reading()
+        self.take_input()
 
     def resume_writing(self) -> None:
         self._paused = False
         if not self._closing:
-            self._transport.resume_reading()
             self.catch_up()
+            self.take_input()
 
     def catch_up(self) -> None:
         """Bring the monitors that lag up to date, each with one update."""
@@ -248,12 +322,24 @@ class Session(asyncio.Protocol):
         return lost
 
     @property
-    def is_probing(self) -> bool:
-        """Whether the client was asked for a sign of life, and has given none yet."""
-        return self._probing
+    def is_gone(self) -> bool:
+        """Whether the client is told nothing more."""
+        return self._closing
 
     @property
     def backlog_bytes(self) -> int:
         """The number of bytes that wait to be written."""
         waiting = 0 if self._closing else self._transport.get_write_buffer_size()
         return waiting + sum(map(len, self._output))
+
+
+def _is_transact(message: Any) -> bool:
+    return type(message) is dict and message.get("method") == "transact"
+
+
+def error_number(error: OSError | UnicodeError) -> int:
+    """The nearest errno to what went wrong."""
+    if isinstance(error, ssl.SSLError):
+        return errno.EPROTO
+    number = getattr(error, "errno", None) or 0
+    return number if number > 0 else errno.ENXIO

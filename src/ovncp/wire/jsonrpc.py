@@ -80,8 +80,9 @@ def encode(value: Any) -> bytes:
 
 
 def encode_id(value: Any) -> bytes:
-    """The JSON text by which a request or a monitor is known: 1.0 is the same id as 1."""
-    return encode(int(value) if type(value) is float and value.is_integer() else value)
+    """The JSON text by which a request is known: 1.0 is the same id as 1."""
+    is_whole = type(value) is float and value.is_integer() and abs(value) < 2**63
+    return encode(int(value) if is_whole else value)
 
 
 def encode_request(request_id: Any, method: str, params: list[Any]) -> bytes:
