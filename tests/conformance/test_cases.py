@@ -31,7 +31,9 @@ class Pair:
 
     def start(self) -> None:
         self.close()
-        self.servers = [Server(kind, self.file.schemas.items()) for kind in KINDS]
+        self.servers = []
+        for kind in KINDS:
+            self.servers.append(Server(kind, self.file.schemas.items()))
 
     def renew(self) -> None:
         """What a case needs before it begins: two servers that run, on empty databases."""

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
+import random
+import re
 import resource
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from faults.schemas import NAMES, insert, names
+from faults.schemas import NAMES, insert, names, names_in
 from faults.test_input import resident_megabytes
-from servers import Closed, Server
+from servers import Client, Closed, Server
 
 NB_SCHEMA = Path("/usr/share/ovn/ovn-nb.ovsschema")
 MANY = 10_000
@@ -189,3 +196,265 @@ def test_plain_text_on_a_tls_port_is_refused(kind: str, certificate: Path) -> No
             plain.sendall(b'{"method":"list_dbs","params":[],"id":0}')
             assert b"Names" not in plain.recv(4096)
         served_within(server, 2)
+
+
+def request(id: Any, method: str, *params: Any) -> bytes:
+    return json.dumps({"method": method, "params": params, "id": id}).encode()
+
+
+def heard_until_closed(client: Client) -> list[dict[str, Any]]:
+    with contextlib.suppress(Closed):
+        while client.receive(client.timeout):
+            pass
+    assert client.closed
+    return client.log
+
+
+def test_pipelined_requests_are_answered_in_order(kind: str) -> None:
+    """Each sees what those before it did, though these are not durable when it arrives."""
+    asserting = {"op": "assert", "lock": "l"}
+    with Server(kind, [("names", NAMES)]) as server:
+        client = server.client()
+        client.send_bytes(
+            request(1, "transact", "Names", insert("a"))
+            + request(2, "echo", "x")
+            + request(3, "monitor", "Names", "m", {"Name": {"columns": ["name"]}})
+            + request(4, "transact", "Names", insert("b"))
+            + request(5, "monitor_cancel", "m")
+            + request(6, "transact", "Names", insert("c"))
+            + request(7, "lock", "l")
+            + request(8, "transact", "Names", asserting, insert("d"))
+            + request(9, "unlock", "l")
+            + request(10, "transact", "Names", asserting, insert("e"))
+        )
+        client.wait_until(lambda: "10" in client.replies, "the last reply")
+        assert [message["id"] for message in client.log] == [1, 2, 3, None, 4, 5, 6, 7, 8, 9, 10]
+        assert names(server.client()) == {"a", "b", "c", "d"}
+        assert len(client.replies["3"]["result"]["Name"]) == 1
+
+
+def test_a_monitor_is_known_to_what_is_pipelined_after_it(kind: str) -> None:
+    nothing, everything = {"Name": [{"where": [False]}]}, {"Name": [{"where": [True]}]}
+    with Server(kind, [("names", NAMES)]) as server:
+        client = server.client()
+        client.send_bytes(
+            request(1, "transact", "Names", insert("a"))
+            + request(2, "monitor_cond", "Names", "m", nothing)
+            + request(3, "monitor_cond_change", "m", "n", everything)
+            + request(4, "monitor_cancel", "n")
+        )
+        assert client.reply(4) == {"id": 4, "result": {}, "error": None}
+        (update,) = client.notifications
+        assert update["params"][0] == "n"
+
+
+def test_what_is_pipelined_after_a_conversion_meets_the_new_schema(kind: str) -> None:
+    more = copy.deepcopy(NAMES)
+    more["tables"]["More"] = {"columns": {"x": {"type": "string"}}, "isRoot": True}
+    with Server(kind, [("names", NAMES)]) as server:
+        client = server.client()
+        client.request("set_db_change_aware", [True])
+        client.send_bytes(
+            request(1, "transact", "Names", insert("a"))
+            + request(2, "convert", "Names", more)
+            + request(3, "echo")
+            + request(4, "transact", "Names", {"op": "insert", "table": "More", "row": {}})
+        )
+        assert "uuid" in client.reply(4)["result"][0]
+        assert [message["id"] for message in client.log][1:] == [1, 2, 3, 4]
+
+
+def test_requests_wait_for_no_transaction_that_waits(kind: str) -> None:
+    waiting = {"op": "wait", "table": "Name", "where": [], "columns": ["name"], "until": "=="}
+    with Server(kind, [("names", NAMES)]) as server:
+        client, other = server.client(), server.client()
+        client.send_bytes(
+            request(1, "transact", "Names", waiting | {"rows": [{"name": "b"}]})
+            + request(2, "echo", "x")
+            + request(3, "transact", "Names", {"op": "comment", "comment": ""})
+        )
+        client.reply(3)
+        other.transact("Names", insert("b"))
+        assert client.reply(1)["result"] == [{}]
+        assert [message["id"] for message in client.log] == [2, 3, 1]
+
+
+NO_MESSAGES = {
+    "no JSON": (b'{"x":]', "error parsing stream: line 0, column 5, byte 5: syntax error"),
+    "no message": (b"[]", "received bad JSON-RPC message: message is not a JSON object"),
+}
+
+
+@pytest.mark.parametrize("case", NO_MESSAGES)
+def test_valid_requests_before_garbage_are_answered(kind: str, case: str) -> None:
+    garbage, reason = NO_MESSAGES[case]
+    with Server(kind, [("names", NAMES)]) as server:
+        client = server.client()
+        valid = request(1, "echo") + request(2, "transact", "Names", insert("a"))
+        client.send_bytes(valid + garbage + request(3, "echo"))
+        assert [message["id"] for message in heard_until_closed(client)] == [1, 2]
+        served_within(server, 2)
+        assert reason in server.log
+        assert "connection dropped (Protocol error)" in server.log
+
+
+def test_requests_before_the_end_of_input_are_answered(kind: str) -> None:
+    """As `nc -N` sends them: the client says no more, but reads on."""
+    with Server(kind, [("names", NAMES)]) as server:
+        client = server.client()
+        client.send_bytes(request(1, "transact", "Names", insert("a")) + request(2, "echo"))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert [message["id"] for message in heard_until_closed(client)] == [1, 2]
+        assert "|WARN|" not in server.log
+
+
+def test_a_connection_that_is_reset_is_logged(kind: str) -> None:
+    with Server(kind, [("names", NAMES)], tcp=True) as server:
+        client = server.client(tcp=True)
+        client.request("echo", [])
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        served_within(server, 2)
+        assert "receive error: Connection reset by peer" in server.log
+        assert "connection dropped (Connection reset by peer)" in server.log
+
+
+def test_a_monitor_id_may_be_any_json_value(kind: str) -> None:
+    ids = [1.0, 1.5, {"b": [1, 2], "a": None}, [], None, True, "", "é", 1e300]
+    with Server(kind, [("names", NAMES)]) as server:
+        client = server.client()
+        for id in ids:
+            assert client.request("monitor_cond", ["Names", id, {"Name": [{}]}])["error"] is None
+        again = client.request("monitor_cond", ["Names", {"a": None, "b": [1, 2]}, {"Name": [{}]}])
+        assert again["error"]["details"] == "duplicate monitor ID"
+        client.transact("Names", insert("a"))
+        told = [notification["params"][0] for notification in client.notifications]
+        assert len(told) == len(ids)
+        assert all(id in told for id in ids)
+        for id in ids:
+            change = {"Name": [{"where": [False]}]}
+            assert client.request("monitor_cond_change", [id, id, change])["error"] is None
+            assert client.request("monitor_cancel", [id])["error"] is None
+
+
+def test_a_client_that_reads_slowly_is_not_taken_for_gone(kind: str) -> None:
+    options = ["--remote=db:OVN_Northbound,NB_Global,connections"]
+    with Server(kind, [("nb", NB_SCHEMA)], options=options) as server:
+        writer = server.client()
+        connection = {"target": "ptcp:0:127.0.0.1", "inactivity_probe": 1000}
+        writer.transact(
+            "OVN_Northbound",
+            {"op": "insert", "table": "Connection", "row": connection, "uuid-name": "c"},
+            {"op": "insert", "table": "NB_Global", "row": {"connections": ["named-uuid", "c"]}},
+        )
+        for number in range(100):
+            row = {"name": f"a{number}", "addresses": "x" * 100_000}
+            writer.transact("OVN_Northbound", {"op": "insert", "table": "Address_Set", "row": row})
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            slow.connect(("127.0.0.1", server.port))
+            slow.sendall(request("m", "monitor", "OVN_Northbound", "m", {"Address_Set": {}}))
+            n_bytes = 0
+            while n_bytes < 10_000_000:
+                piece = slow.recv(200_000)
+                assert piece, "the server closed the connection"
+                n_bytes += len(piece)
+                if n_bytes < 7_000_000:  # the rest is in the kernel, where it is not seen to move
+                    time.sleep(len(piece) / 2_500_000)
+        assert "no response to inactivity probe" not in server.log
+
+
+def test_a_client_that_lags_ends_with_the_same_rows(ours: str) -> None:
+    """Every change reaches it once, however many are put together meanwhile."""
+    with Server(ours, [("names", NAMES)]) as server:
+        writer, lagging = server.client(timeout=30), server.client(timeout=30)
+        lagging.request("monitor_cond", ["Names", "m", {"Name": [{}]}])
+        random_ = random.Random(1)
+        for number in range(3000):
+            name = f"n{random_.randrange(50)}"
+            where = {"table": "Name", "where": [["name", "==", name]]}
+            row = {"text": f"{number} {'x' * 10_000}"}
+            writer.transact("Names", {"op": "delete", **where}, insert(name, "new"))
+            writer.transact("Names", {"op": "update", "row": row, **where})
+            if number % 100 == 0:
+                lagging.receive(0.001)
+        lagging.sync("Names")
+        rows: dict[str, dict[str, Any]] = {}
+        for notification in lagging.notifications:
+            for uuid, update in notification["params"][1]["Name"].items():
+                apply(rows, uuid, update)
+        assert len(lagging.notifications) < 6000
+        columns = {"op": "select", "table": "Name", "where": [], "columns": ["name", "text"]}
+        (result,) = writer.transact("Names", columns)
+        assert sorted(map(str, rows.values())) == sorted(map(str, result["rows"]))
+
+
+def apply(rows: dict[str, dict[str, Any]], uuid: str, update: dict[str, Any]) -> None:
+    """Change `rows` by a <row-update2>, which must fit."""
+    ((kind, columns),) = update.items()
+    assert (uuid in rows) != (kind == "insert")
+    if kind == "delete":
+        del rows[uuid]
+    else:
+        row = rows.setdefault(uuid, {}) | {
+            name: value for name, value in columns.items() if name != "_version"
+        }
+        rows[uuid] = dict(sorted(row.items()))
+
+
+def test_failing_transactions_leave_nothing_behind(ours: str) -> None:
+    bad = (insert("dup"), {"op": "insert", "table": "None", "row": {}}, {"op": "abort"})
+    with Server(ours, [("names", NAMES)]) as server:
+        client = server.client(timeout=30)
+        client.transact("Names", insert("dup"))
+        before = resident_megabytes(server)
+        for number in range(9000):
+            client.start("transact", ["Names", bad[number % 3]], id=number)
+            if number % 100 == 99:
+                client.reply(number)
+        assert resident_megabytes(server) < before + 20
+
+
+def test_clients_that_leave_at_once_leave_nothing_behind(ours: str) -> None:
+    with Server(ours, [("names", NAMES)]) as server:
+        writer = server.client(timeout=30)
+        for number in range(300):
+            writer.start("transact", ["Names", insert(f"n{number}")], id=number)
+            with server.client() as leaving:
+                leaving.send_bytes(request(1, "monitor", "Names", "m", {"Name": {}}))
+        writer.reply(299)
+        served_within(server, 2)
+        figures = server.appctl("memory/show").split()
+        assert "monitors:0" in figures
+        assert "sessions:1" in figures
+
+
+def test_forms_that_nobody_monitors_any_more_are_forgotten(ours: str) -> None:
+    columns = [f"c{number}" for number in range(9)]
+    wide = {"columns": {name: {"type": "string"} for name in columns}, "isRoot": True}
+    with Server(ours, [("wide", {"name": "Wide", "tables": {"Row": wide}})]) as server:
+        client = server.client(timeout=30)
+        client.transact("Wide", {"op": "insert", "table": "Row", "row": {}})
+        for number in range(512):
+            chosen = [name for place, name in enumerate(columns) if number >> place & 1]
+            client.request("monitor", ["Wide", "m", {"Row": {"columns": chosen}}])
+            client.request("monitor_cancel", ["m"])
+        (kept,) = re.findall(r"json-caches:(\d+)", server.appctl("memory/show"))
+        assert int(kept) < 300
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM])
+def test_a_signal_ends_the_server_and_removes_its_sockets(kind: str, number: int) -> None:
+    with Server(kind, [("names", NAMES)]) as server:
+        server.client().transact("Names", insert("kept"))
+        assert server.signal(number) == -number
+        assert not server.socket_path.exists()
+        assert not server.control.exists()
+        assert names_in(server.files["names"]) == {"kept"}
+
+
+def test_a_log_file_that_cannot_be_opened_ends_the_server(kind: str) -> None:
+    with Server(kind, [("names", NAMES)], start=False) as server:
+        command = [*server.command, "--log-file=/nonexistent/log"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        assert done.returncode == 1

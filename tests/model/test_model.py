@@ -1,11 +1,15 @@
 """Random transactions: the database agrees with the naive model, and undoing leaves no trace."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model.bookkeeping import check, picture, state_of
 from model.pair import Pair, draw_length, draw_pair, draw_transaction
 from model.strategies import EXPLICIT_UUIDS, examples
+
+# A failure is made small before it is shown, which takes its time.
+pytestmark = pytest.mark.timeout(600)
 
 
 @examples(150)

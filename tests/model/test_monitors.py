@@ -19,6 +19,9 @@ from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.monitor import TRUE, ConditionIndex, Group
 from ovncp.ovsdb.row import Change, Row
 
+# A failure is made small before it is shown, which takes its time.
+pytestmark = pytest.mark.timeout(600)
+
 
 class Watching:
     """A database, its clients, and the states that it has had by their transaction ids."""

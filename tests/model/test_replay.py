@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,9 @@ from model.strategies import DANGLING, examples
 from ovncp.ovsdb.database import Database, Settings
 from ovncp.ovsdb.entry import snapshot_comment
 from ovncp.server.snapshot import Moment
+
+# A failure is made small before it is shown, which takes its time.
+pytestmark = pytest.mark.timeout(600)
 
 SETTINGS = [Settings(10**9, stores_differences=stored) for stored in (True, False)]
 

@@ -84,7 +84,9 @@ def test_rotation(vlog: Vlog, tmp_path: Path) -> None:
 
 
 def test_a_log_file_that_cannot_be_opened(vlog: Vlog, capfd: pytest.CaptureFixture[str]) -> None:
-    vlog.hooks()["log-file"]("/nonexistent/x")  # a daemon runs on
+    with pytest.raises(SystemExit) as end:
+        vlog.hooks()["log-file"]("/nonexistent/x")
+    assert end.value.code == 1
     text = "failed to open /nonexistent/x for logging: No such file or directory"
     assert capfd.readouterr().err.endswith(f"|vlog|WARN|{text}\n")
     with pytest.raises(OSError) as error:

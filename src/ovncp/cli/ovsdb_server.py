@@ -223,9 +223,10 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
     child: subprocess.Popen[bytes] | None = None
     if settings.run is not None:
         child = _start_child(settings.run, lambda: _stop(stopped, 0))
-    else:
-        _LOG.info("%s", version().rstrip())
     started.complete()
+    if child is None:
+        # Not on the terminal that has just been left.
+        _LOG.info("%s", version().rstrip())
     for terminating in daemon.FATAL_SIGNALS:
         loop.add_signal_handler(terminating, _stop, stopped, terminating)
     number = await stopped

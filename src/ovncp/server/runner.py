@@ -8,6 +8,7 @@ is not durable is taken back; the requests of that append fail, and the later on
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -192,6 +193,7 @@ class Runner:
             self._executed.append(request)
             if self._flushing is None:
                 self._flushing = asyncio.get_running_loop().create_task(self._flush())
+                self._flushing.add_done_callback(_end_if_failed)
 
     def _execute_late(self, request: Transact) -> None:
         self._execute(request, self.clock.now_msec() - request.arrived_msec)
@@ -383,6 +385,16 @@ class Runner:
             await self._flushing
         if self.log is not None:
             await self.log.close()
+
+
+def _end_if_failed(flushing: "asyncio.Task[None]") -> None:
+    """End the process for an error that is ours: what it shows and what is stored may differ now.
+
+    All that was acknowledged is stored, and a new process shows what is stored.
+    """
+    if not flushing.cancelled() and flushing.exception() is not None:
+        _LOG.critical("internal error", exc_info=flushing.exception())
+        os.abort()
 
 
 def log_failure(error: LogError) -> OvsdbError:

@@ -305,9 +305,10 @@ class Vlog(logging.Handler):
         }
 
     def _option_log_file(self, name: str | None) -> None:
-        # As in C, a daemon without its log file runs on: the failure has been logged.
-        with contextlib.suppress(OSError):
+        try:
             self.open_file(name)
+        except OSError as error:  # it has been logged
+            raise SystemExit(1) from error
 
     def _option_syslog_method(self, method: str | None) -> None:
         syslog = open_syslog(method or "")
