@@ -293,9 +293,11 @@ def test_valid_requests_before_garbage_are_answered(kind: str, case: str) -> Non
         valid = request(1, "echo") + request(2, "transact", "Names", insert("a"))
         client.send_bytes(valid + garbage + request(3, "echo"))
         assert [message["id"] for message in heard_until_closed(client)] == [1, 2]
-        served_within(server, 2)
+        deadline = time.monotonic() + 5
+        while "connection dropped (Protocol error)" not in server.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         assert reason in server.log
-        assert "connection dropped (Protocol error)" in server.log
 
 
 def test_requests_before_the_end_of_input_are_answered(kind: str) -> None:
@@ -314,9 +316,11 @@ def test_a_connection_that_is_reset_is_logged(kind: str) -> None:
         client.request("echo", [])
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        served_within(server, 2)
+        deadline = time.monotonic() + 5
+        while "connection dropped (Connection reset by peer)" not in server.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         assert "receive error: Connection reset by peer" in server.log
-        assert "connection dropped (Connection reset by peer)" in server.log
 
 
 def test_a_monitor_id_may_be_any_json_value(kind: str) -> None:
