@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.database import Database, Settings
 from ovncp.ovsdb.schema import DatabaseSchema
 
 _OPTIONAL_UUID = {"key": "uuid", "min": 0, "max": 1}
@@ -35,11 +35,12 @@ _SCHEMA: dict[str, Any] = {
 }
 
 NAME = "_Server"
+_HISTORY_BYTES = 4 << 20  # for clients that are slow to read; each change has a whole schema
 
 
 def make(new_uuid: Callable[[], str]) -> Database:
     """An empty `_Server` database."""
-    return Database(DatabaseSchema.from_json(_SCHEMA), new_uuid)
+    return Database(DatabaseSchema.from_json(_SCHEMA), new_uuid, Settings(_HISTORY_BYTES))
 
 
 def row_change(database: Database, name: str, columns: dict[str, Any] | None) -> dict[str, Any]:
