@@ -101,18 +101,7 @@ def parse_clause(table: TableSchema, json: Any, symbols: Symbols | None) -> Clau
     """One `<clause>`, or a literal true or false. Raises OvsdbError."""
     if type(json) is bool:
         return Clause(None, "true" if json else "false", None)
-    if (
-        type(json) is not list
-        or len(json) != 3
-        or type(json[0]) is not str
-        or type(json[1]) is not str
-    ):
-        raise syntax_error(json, "Parse error in condition.")
-    column_name, function, arg = json
-    column = table.columns.get(column_name)
-    if column is None:
-        message = f"No column {column_name} in table {table.name}."
-        raise OvsdbError("unknown column", message, json)
+    column, function, arg = table.column_triple(json, "condition")
     if function not in _TESTS:
         raise OvsdbError("unknown function", f"No function named {function}.")
     return Clause(column, function, _arg_type(column, function, json).from_json(arg, symbols))

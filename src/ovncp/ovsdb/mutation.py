@@ -37,20 +37,9 @@ def parse(table: TableSchema, json: Any, symbols: Symbols | None) -> list[Mutati
 
 
 def _parse_mutation(table: TableSchema, json: Any, symbols: Symbols | None) -> Mutation:
-    if (
-        type(json) is not list
-        or len(json) != 3
-        or type(json[0]) is not str
-        or type(json[1]) is not str
-    ):
-        raise syntax_error(json, "Parse error in mutation.")
-    column_name, mutator, arg = json
-    column = table.columns.get(column_name)
-    if column is None:
-        message = f"No column {column_name} in table {table.name}."
-        raise OvsdbError("unknown column", message, json)
+    column, mutator, arg = table.column_triple(json, "mutation")
     if not column.mutable:
-        message = f"Cannot mutate immutable column {column_name} in table {table.name}."
+        message = f"Cannot mutate immutable column {column.name} in table {table.name}."
         raise OvsdbError("constraint violation", message, json)
     make = _MUTATORS.get(mutator)
     if make is None:

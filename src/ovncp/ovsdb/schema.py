@@ -155,6 +155,21 @@ class TableSchema:
             columns.append(column)
         return tuple(columns)
 
+    def column_triple(self, json: Any, what: str) -> tuple[Column, str, Any]:
+        """The parts of a `<condition>` or `<mutation>` clause; `what` is its name in errors."""
+        if (
+            type(json) is not list
+            or len(json) != 3
+            or type(json[0]) is not str
+            or type(json[1]) is not str
+        ):
+            raise syntax_error(json, f"Parse error in {what}.")
+        column = self.columns.get(json[0])
+        if column is None:
+            message = f"No column {json[0]} in table {self.name}."
+            raise OvsdbError("unknown column", message, json)
+        return column, json[1], json[2]
+
     def to_json(self, default_is_root: bool) -> dict[str, Any]:
         """The `<table-schema>`; "isRoot" is left out where it is `default_is_root`."""
         json: dict[str, Any] = {}
