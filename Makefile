@@ -1,7 +1,7 @@
 # make run    sets up all that is needed, and starts NB, SB and ovn-northd in the foreground
 # make test   sets up all that the tests need, and runs every check and test
-# make compiled  the core as machine code, in build/compiled; what `make run` and `make bench` use
-#                when it is there (needs a C compiler, takes a minute, doubles the speed)
+# make compiled  the core as machine code, in build/compiled; what `make bench` uses, and `make run` if it
+#                is there and of this source (needs a C compiler, takes a minute, doubles the speed)
 # make bench  the same load on ours and on Debian's C server, as a table of ratios
 # make soak   the fault and interop tests over and over, SOAK_ROUNDS times
 # make lock   resolves the dependencies again, and pins them by hash
@@ -35,7 +35,8 @@ TESTED_COMPILED = tests/conformance tests/model tests/faults tests/interop/test_
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
-	@PYTHONPATH=$(wildcard $(CURDIR)/build/compiled) exec $(BIN)/ovncp up $(UP_ARGS)
+	@if $(MAKE) --question build/compiled/stamp; then export $(COMPILED); fi; \
+	    exec $(BIN)/ovncp up $(UP_ARGS)
 
 test: lint compiled
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
