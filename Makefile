@@ -1,7 +1,8 @@
 # make run    sets up all that is needed, and starts NB, SB and ovn-northd in the foreground
 # make test   sets up all that the tests need, and runs every check and test
-# make compiled  the core as machine code, in build/compiled; what `make bench` uses, and `make run` if it
-#                is there and of this source (needs a C compiler, takes a minute, doubles the speed)
+# make compiled  the core as machine code, in build/compiled, for `make bench`: an experiment, which needs
+#                a C compiler and a minute, and is twice as fast
+# make test-compiled  the suites of the core on that
 # make bench  the same load on ours and on Debian's C server, as a table of ratios
 # make soak   the fault and interop tests over and over, SOAK_ROUNDS times
 # make lock   resolves the dependencies again, and pins them by hash
@@ -31,15 +32,16 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
 COMPILED = PYTHONPATH=$(CURDIR)/build/compiled
 TESTED_COMPILED = tests/conformance tests/model tests/faults tests/interop/test_ovn.py
 
-.PHONY: run test lint compiled bench soak lock clean programs
+.PHONY: run test test-compiled lint compiled bench soak lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
-	@if $(MAKE) --question build/compiled/stamp; then export $(COMPILED); fi; \
-	    exec $(BIN)/ovncp up $(UP_ARGS)
+	@exec $(BIN)/ovncp up $(UP_ARGS)
 
-test: lint compiled
+test: lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
+
+test-compiled: programs compiled
 	$(COMPILED) $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TESTED_COMPILED)
 
 lint: programs .venv/dev.stamp
