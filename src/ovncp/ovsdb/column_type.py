@@ -8,7 +8,7 @@ own form of datum, all immutable:
     map                    a dict in the order of its keys (never changed once made)
 """
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -34,7 +34,7 @@ UNLIMITED = 2**32 - 1
 _SMALL = 64
 
 
-class ColumnType(ABC):
+class ColumnType(metaclass=ABCMeta):
     """The type of a column: how many of which atoms.
 
     `default` is the datum of a column that an "insert" does not name (RFC 7047 section 5.2.1).

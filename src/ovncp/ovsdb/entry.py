@@ -147,7 +147,7 @@ class Entry:
         self.tables = json.copy()
         self.is_diff = bool(self.tables.pop("_is_diff", False))
         if is_integer(json.get("_date")):
-            self.date_msec = self.tables.pop("_date")
+            self.date_msec = int(self.tables.pop("_date"))
         comment = self.tables.pop("_comment", None)
         if type(comment) is str:
             self.comment = comment

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from typing import cast
 
 from ovncp.server import stream, tls
 from ovncp.server.configuration import RemoteOptions
@@ -71,8 +72,8 @@ class Remote:
         else:
             self._connecting = asyncio.get_running_loop().create_task(self._stay_connected())
 
-    def _session(self) -> Session:
-        return Session(self._server, self)
+    def _session(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, Session(self._server, self))
 
     async def _stay_connected(self) -> None:
         clock, machine = self._server.clock, self._reconnect

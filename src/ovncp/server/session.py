@@ -44,8 +44,11 @@ _PROBE = b'{"id":"echo","method":"echo","params":[]}'
 _END = object()  # of what the client sends
 
 
-class Session(asyncio.Protocol):
-    """A client. `monitors` is by the JSON text of the monitor's id."""
+class Session:
+    """A client. `monitors` is by the JSON text of the monitor's id.
+
+    It is an `asyncio.Protocol`, but not by inheritance, which would cost it its compiled form.
+    """
 
     def __init__(self, server: "Server", remote: "Remote") -> None:
         self.server = server
