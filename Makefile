@@ -3,6 +3,7 @@
 # make compiled  the core as machine code, in build/compiled: needs a C compiler and a minute, and is twice
 #                as fast; it is used from then on for as long as the source stays what it was
 # make bench  the same load on ours and on Debian's C server, as a table of ratios
+# make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes an hour
 # make soak   the fault and interop tests over and over, SOAK_ROUNDS times
 # make lock   resolves the dependencies again, and pins them by hash
 # make clean  removes what the others made (never the data in ./var)
@@ -19,19 +20,20 @@ export PATH := $(PATH):/usr/sbin:/sbin
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED_WITH = venv openssl ovsdb-server ovs-vsctl ovs-vswitchd vtep-ctl ovn-nbctl ovn-northd \
-    ovn-controller
+    ovn-controller ovn-ic ovn-controller-vtep
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
     --build-deps-for=editable pyproject.toml
 
 # The hot path, which mypyc can compile as it stands; src/ovncp/__init__.py finds the copy.
 HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp/wire/jsonrpc.py \
-    ovncp/server/runner.py ovncp/server/methods.py ovncp/server/session.py \
-    ovncp/server/clock.py ovncp/server/uuids.py
+    ovncp/server/runner.py ovncp/server/relay.py ovncp/server/methods.py ovncp/server/session.py \
+    ovncp/server/monitor_methods.py ovncp/server/output.py \
+    ovncp/server/clock.py ovncp/server/uuids.py ovncp/server/perf_counter.py
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
-.PHONY: run test lint compiled bench soak lock clean programs
+.PHONY: run test lint compiled bench bench-plots soak lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
@@ -49,7 +51,7 @@ lint: programs .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-compiled: build/compiled/stamp
+compiled: build/compiled/stamp ;@:
 
 build/compiled/stamp: .venv/compiler.stamp $(shell find src -name '*.py')
 	@PYTHON=$(PYTHON) .ci/packages gcc python3-dev
@@ -63,6 +65,9 @@ build/compiled/stamp: .venv/compiler.stamp $(shell find src -name '*.py')
 
 bench: programs .venv/dev.stamp compiled
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-plots: programs .venv/dev.stamp compiled
+	$(BIN)/python -m tests.bench.plots $(BENCH_ARGS)
 
 soak: programs .venv/dev.stamp
 	for round in $$(seq $(SOAK_ROUNDS)); do \

@@ -29,6 +29,7 @@ REPLY_SECONDS = 5.0
 COMMANDS = {
     "c": ["ovsdb-server"],
     "ovncp": [str(Path(sys.executable).with_name("ovncp")), "ovsdb-server"],
+    "workers": [str(Path(sys.executable).with_name("ovncp")), "ovsdb-server", "--workers=2"],
 }
 
 Source = dict[str, Any] | bytes | str | Path
@@ -282,6 +283,8 @@ class Server:
             time.sleep(0.005)
 
     def _listens(self) -> bool:
+        if not self.control.exists():
+            return False
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(self.socket_path))
             return True
@@ -358,6 +361,18 @@ class Server:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def relay_of(
+    kind: str, *sources: Server, databases: Sequence[str], options: Sequence[str] = ()
+) -> Server:
+    """A relay of `databases`, which are at each of `sources`, ready to be used."""
+    remotes = ",".join(source.remote for source in sources)
+    specs = [f"relay:{name}:{remotes}" for name in databases]
+    relay = Server(kind, options=[*options, *specs])
+    for name in databases:
+        run("ovsdb-client", "--timeout=20", "wait", relay.remote, name, "connected")
+    return relay
 
 
 def run(*command: str | Path) -> str:

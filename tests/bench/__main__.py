@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from dataclasses import replace
 
-from tests.bench.cases import CASES, FULL, QUICK, as_json, compare
+from tests.bench.cases import CASES, FULL, QUICK, as_json, compare, ratio
 
 Figures = dict[str, dict[str, float]]
 HEADINGS = ("", "unit", "C", "ovncp", "ratio", "goal", "")
@@ -14,15 +15,26 @@ HEADINGS = ("", "unit", "C", "ovncp", "ratio", "goal", "")
 
 def cells(name: str, figures: dict[str, float]) -> tuple[str, ...]:
     """One row of the table; a goal that is missed says so."""
-    case = CASES[name]
-    ratio = figures["ovncp"] / figures["c"]
-    sign, met = ("≤", ratio <= (case.goal or 0)) if case.less_is_better else (
-        "≥", ratio >= (case.goal or 0)
-    )  # fmt: skip
-    goal = "" if case.goal is None else f"{sign} {case.goal:g}"
-    verdict = "" if case.goal is None else ("met" if met else "MISSED")
-    absolute = (f"{figures[kind]:,.0f}" for kind in ("c", "ovncp"))
-    return (case.title, case.unit, *absolute, f"{ratio:.2f}", goal, verdict)
+    case, share = CASES[name], ratio(figures)
+    own = figures["ovncp"]
+    goals = [(case.goal, share, "of C's"), (case.own_goal, own, "")]
+    wanted = [
+        f"{'≤' if case.less_is_better else '≥'} {limit:,g} {words}".rstrip()
+        for limit, _, words in goals
+        if limit is not None
+    ]
+    met = all(case.meets(limit, figure) for limit, figure, _ in goals)
+    verdict = ("met" if met else "MISSED") if wanted else ""
+    shown = "" if share is None else f"{share:.2f}"
+    return (case.title, case.unit, number(figures.get("c")), number(own), shown,
+            ", ".join(wanted), verdict)  # fmt: skip
+
+
+def number(figure: float | None) -> str:
+    """Three digits at least, where there are so many."""
+    if figure is None:
+        return "-"
+    return f"{figure:,.0f}" if figure >= 100 or figure == 0 else f"{figure:.3g}"
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:
@@ -46,6 +58,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=CASES, metavar="NAME",
                         help=f"one of {', '.join(CASES)}; may be given again")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a tenth of the load")
+    parser.add_argument("--workers", type=int, default=0, metavar="N",
+                        help="what our server is started with for fleets (default: 0)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="the median of so many (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", action="store_true", help="print a table for the manual")
@@ -60,9 +74,10 @@ def show_step(step: str) -> None:
 
 def main() -> int:
     chosen = options()
+    size = QUICK if chosen.quick else FULL
     result = compare(
         chosen.only or list(CASES),
-        QUICK if chosen.quick else FULL,
+        replace(size, scale=replace(size.scale, workers=chosen.workers)),
         chosen.rounds,
         show_step,
     )

@@ -54,7 +54,6 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 STEP = re.compile(r"(?:(\d+) )?(notify )?(\w+)(?:@(\w+))?(?:#(\w+))?([&!]*):(.*)", re.DOTALL)
 TOKEN = re.compile(r"\s*([A-Za-z_]\w*)(?=\s|$)")
 TWO_ROWS = re.compile(r"First row, (with UUID [^.]*\.)  Second row, (with UUID [^.]*\.)")
-NOTICED_SECONDS = 0.05  # by when a server has seen that a connection is closed
 WAITED = re.compile(r"timed out after \d+ ms")
 LITERALS = ("true", "false", "null")
 
@@ -381,9 +380,19 @@ def raw(run: Run, step: Step) -> None:
 
 
 def close(run: Run, step: Step) -> None:
-    run.session(step.session).close()
+    """Returns when the server has seen that the connection is closed."""
+    session, before = run.session(step.session), n_sessions(run.server)
+    session.close()
     run.gone.add(step.session)
-    time.sleep(NOTICED_SECONDS)
+    deadline = time.monotonic() + session.timeout
+    while n_sessions(run.server) >= before:
+        assert time.monotonic() < deadline, "the server does not see that a connection is closed"
+
+
+def n_sessions(server: Server) -> int:
+    """How many connections the server has."""
+    shown = re.search(r"sessions:(\d+)", server.appctl("memory/show"))
+    return int(shown[1]) if shown else 0
 
 
 def sleep(run: Run, step: Step) -> None:

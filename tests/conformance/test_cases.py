@@ -1,7 +1,8 @@
 """Every text case runs on the C server and on ours, which must give the same answers.
 
-The format of the cases is in `script.py`.  `CONFORMANCE_KINDS=c,c` compares the C server with
-itself, which shows what in a case is left to chance.
+So must a server with workers, and one of a single process.  The format of the cases is in
+`script.py`.  `CONFORMANCE_KINDS=c,c` compares the C server with itself, which shows what in a case
+is left to chance.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ import pytest
 from conformance.script import Case, CaseFile, Run, empty, parse_file, render
 from servers import Closed, Server
 
-KINDS = os.environ.get("CONFORMANCE_KINDS", "c,ovncp").split(",")
+PAIRS = os.environ.get("CONFORMANCE_KINDS", "c,ovncp ovncp,workers").split()
 FILES = {path.stem: parse_file(path) for path in sorted(Path(__file__).parent.glob("cases/*.txt"))}
-CASES = [(stem, number) for stem, file in FILES.items() for number in range(len(file.cases))]
+CASES = [
+    pytest.param(kinds.split(","), stem, number, id=f"{kinds} {stem}: {case.title}")
+    for kinds in PAIRS
+    for stem, file in FILES.items()
+    for number, case in enumerate(file.cases)
+]
 
 
 class Pair:
     """The two servers that a file's cases run on."""
 
-    def __init__(self, file: CaseFile) -> None:
+    def __init__(self, kinds: list[str], file: CaseFile) -> None:
+        self.kinds = kinds
         self.file = file
         self.servers: list[Server] = []
         self.start()
@@ -32,7 +39,7 @@ class Pair:
     def start(self) -> None:
         self.close()
         self.servers = []
-        for kind in KINDS:
+        for kind in self.kinds:
             self.servers.append(Server(kind, self.file.schemas.items()))
 
     def renew(self) -> None:
@@ -63,24 +70,24 @@ def pairs() -> Iterator[dict[str, Pair]]:
         pair.close()
 
 
-@pytest.mark.parametrize(
-    ("stem", "number"), CASES, ids=[f"{stem}: {FILES[stem].cases[n].title}" for stem, n in CASES]
-)
-def test_case(pairs: dict[str, Pair], stem: str, number: int) -> None:
+@pytest.mark.parametrize(("kinds", "stem", "number"), CASES)
+def test_case(pairs: dict[str, Pair], kinds: list[str], stem: str, number: int) -> None:
     file, case = FILES[stem], FILES[stem].cases[number]
-    for other in [name for name in pairs if name != stem]:
+    name = f"{kinds} {stem}"
+    for other in [other for other in pairs if other != name]:
         pairs.pop(other).close()
-    pair = pairs.get(stem) or pairs.setdefault(stem, Pair(file))
+    pair = pairs.get(name) or pairs.setdefault(name, Pair(kinds, file))
     pair.renew()
-    theirs, ours = (Run(server, file).case(case) for server in pair.servers)
-    assert_same(case, theirs, ours)
+    one, other_one = (Run(server, file).case(case) for server in pair.servers)
+    assert_same(kinds, case, one, other_one)
 
 
-def assert_same(case: Case, theirs: list[list[str]], ours: list[list[str]]) -> None:
-    if KINDS[1] == "ovncp":
+def assert_same(
+    kinds: list[str], case: Case, theirs: list[list[str]], ours: list[list[str]]
+) -> None:
+    if kinds == ["c", "ovncp"]:
         steps = zip(case.steps, theirs, strict=True)
         theirs = [step.ours or events for step, events in steps]
     if theirs != ours:
-        names = (KINDS[0], KINDS[1])
-        diff = difflib.unified_diff(render(case, theirs), render(case, ours), *names, lineterm="")
+        diff = difflib.unified_diff(render(case, theirs), render(case, ours), *kinds, lineterm="")
         pytest.fail("\n".join(diff), pytrace=False)

@@ -87,6 +87,95 @@ def record(text: bytes) -> bytes:
     return b"OVSDB JSON %d %s\n" % (len(text), hashlib.sha1(text).hexdigest().encode()) + text
 
 
+def entry(name: str, **others: object) -> bytes:
+    """A record that inserts a row."""
+    uuid = f"00000000-0000-4000-8000-{len(name):012}"
+    return record(json.dumps({"Name": {uuid: {"name": name}}, **others}).encode() + b"\n")
+
+
+# Records with the right checksum that the database cannot read.
+SENSELESS = {
+    "no JSON": record(b"{nonsense}\n"),
+    "no object": record(b'["Name"]\n'),
+    "an unknown table": entry("x", Nothing={}),
+    "an unknown column": record(
+        b'{"Name":{"00000000-0000-4000-8000-000000000001":{"nome":"x"}}}\n'
+    ),
+    "a wrong type": record(b'{"Name":{"00000000-0000-4000-8000-000000000001":{"name":5}}}\n'),
+    "no table": record(b'{"Name":5}\n'),
+    "no uuid": record(b'{"Name":{"x":{}}}\n'),
+    "a row that is not there": record(b'{"Name":{"00000000-0000-4000-8000-00000000000f":null}}\n'),
+}
+
+
+@pytest.mark.parametrize("senseless", SENSELESS.values(), ids=SENSELESS)
+def test_a_record_that_makes_no_sense_ends_the_file(
+    kind: str, file: bytes, senseless: bytes
+) -> None:
+    # The C server reads on after it, and then cuts the file in the middle of a record.
+    later = b"" if kind == "c" else entry("later")
+    assert served(kind, file + senseless + later) == set(WRITTEN)
+
+
+def kept_aside(server: Server) -> list[bytes]:
+    return [path.read_bytes() for path in server.directory.glob("names.db.unreadable-*")]
+
+
+def test_what_makes_no_sense_is_kept_aside(ours: str, file: bytes) -> None:
+    tail = SENSELESS["an unknown table"] + entry("later")
+    with Server(ours, [("names", file + tail)]) as server:
+        lines = re.findall(r"\|WARN\|(.*)", server.log)
+        assert "unknown table: No table named Nothing." in lines[0]
+        assert f"nothing from offset {len(file)} on is used" in lines[1]
+        assert kept_aside(server) == []
+        server.restart()
+        assert server.files["names"].read_bytes() == file + tail
+        server.client().transact("Names", insert("new"))
+        assert kept_aside(server) == [tail]
+        assert "what could not be read is kept in" in server.log
+        assert names_in(server.files["names"]) == {*WRITTEN, "new"}
+
+
+def test_a_snapshot_that_makes_no_sense_is_kept_aside(ours: str, file: bytes) -> None:
+    """Served is what is before it, which is nothing."""
+    start = file.index(b"OVSDB JSON ", 5)
+    tail = SENSELESS["an unknown table"] + file[start:]
+    with Server(ours, [("names", file[:start] + tail)]) as server:
+        assert names(server.client()) == set()
+        server.appctl("ovsdb-server/compact", "Names")
+        assert kept_aside(server) == [tail]
+
+
+def test_a_record_that_breaks_a_rule_is_passed_over(kind: str, file: bytes) -> None:
+    """It reads well, but there is a row of that name; what comes later counts."""
+    broken = entry("two")
+    with Server(kind, [("names", file + broken + entry("later"))]) as server:
+        for _ in range(2):
+            assert names(server.client()) == {*WRITTEN, "later"}
+            server.restart()
+        server.client().transact("Names", insert("new"))
+        server.restart()
+        assert names(server.client()) == {*WRITTEN, "later", "new"}
+        if kind == "c":
+            return
+        assert kept_aside(server) == []
+        assert re.search(r"\|WARN\|.*left out \(constraint violation: Transaction", server.log)
+        server.appctl("ovsdb-server/compact", "Names")
+        assert kept_aside(server) == [broken]
+        assert names_in(server.files["names"]) == {*WRITTEN, "later", "new"}
+
+
+def test_what_the_next_write_cuts_off_is_kept_aside(ours: str, file: bytes) -> None:
+    """A damaged record in the middle takes acknowledged ones with it."""
+    at = file.index(b'"two"') + 1
+    damaged = file[:at] + b"T" + file[at + 1 :]
+    with Server(ours, [("names", damaged)]) as server:
+        server.client().transact("Names", insert("new"))
+        (kept,) = kept_aside(server)
+        assert damaged.endswith(kept)
+        assert kept.count(b"OVSDB JSON ") == 2
+
+
 BROKEN: dict[str, bytes | None] = {
     "absent": None,
     "empty": b"",

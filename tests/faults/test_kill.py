@@ -8,6 +8,7 @@ import threading
 import time
 
 from faults.schemas import NAMES, insert, names, names_in
+from interop.programs import wait_for
 from servers import Client, Closed, Server, Timeout
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "8"))
@@ -72,7 +73,7 @@ def test_an_orderly_end_loses_nothing_either(ours: str) -> None:
     acknowledged: set[str] = set()
     with Server(ours, [("names", NAMES)]) as server:
         threads = load(server, 0, acknowledged)
-        time.sleep(0.3)
+        wait_for(lambda: len(acknowledged) > 100, "some load")
         server.stop()
         for thread in threads:
             thread.join()

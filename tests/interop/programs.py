@@ -39,6 +39,15 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
         time.sleep(0.02)
 
 
+def said(server: Server, *command: str) -> str:
+    """What a runtime command answers, and the exit status; directories go by one name."""
+    done = subprocess.run(
+        ["ovs-appctl", "--timeout=10", "-t", str(server.control), *command],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return re.sub(r"/tmp/ovsdb-\w+", "DIR", f"{done.stdout}{done.stderr}[{done.returncode}]")
+
+
 def processes_of(directory: Path) -> list[str]:
     """The command lines of the processes that name `directory`, those of the caller left out."""
     found = []

@@ -7,12 +7,13 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from interop.programs import KIND, NB_SCHEMA, wait_for
-from servers import COMMANDS, Client, Server, run
+from servers import COMMANDS, Client, Closed, Server, run
 
 KINDS = (KIND, "c")
 STATUS_SECONDS = 8.0
@@ -44,6 +45,7 @@ SCHEMA: dict[str, Any] = {
                 "inactivity_probe": {"type": {"key": "integer", "min": 0, "max": 1}},
                 "max_backoff": {"type": {"key": "integer", "min": 0, "max": 1}},
                 "role": {"type": "string"},
+                "other_config": {"type": STRING_MAP},
                 "is_connected": {"type": "boolean"},
                 "status": {"type": STRING_MAP},
             },
@@ -104,9 +106,11 @@ class Local:
         return self.server.port
 
 
-def can_connect(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def can_connect(address: int | Path) -> bool:
+    """Whether the port, or the socket file, takes connections."""
+    with socket.socket(socket.AF_INET if isinstance(address, int) else socket.AF_UNIX) as probe:
+        where = ("127.0.0.1", address) if isinstance(address, int) else str(address)
+        return probe.connect_ex(where) == 0
 
 
 @pytest.fixture(params=KINDS)
@@ -138,7 +142,7 @@ def test_rows_are_followed(kind: str) -> None:
         assert refusal["error"] == "not allowed"
         local.set_connection(target="punix:second.sock", read_only=False)
         second = local.server.directory / "second.sock"
-        wait_for(second.exists, "the second listener", 5)
+        wait_for(lambda: can_connect(second), "the second listener", 5)
         (result,) = Client(second).transact("Local", INSERT)
         assert "error" not in result
         wait_for(lambda: not can_connect(local.server.port), "the first listener's end", 5)
@@ -221,6 +225,38 @@ def test_a_lost_connection_is_made_again(kind: str) -> None:
         peer.settimeout(5)
         assert peer.recv(1000) == b""
         manager.accept()[0].close()
+
+
+TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
+
+
+def traffic_class(manager: socket.socket) -> int:
+    """The second byte of the IP header of the packet that asked for a connection."""
+    manager.settimeout(8)
+    with manager.accept()[0] as peer:
+        return peer.getsockopt(socket.IPPROTO_TCP, TCP_SAVED_SYN, 100)[1]
+
+
+def test_packets_are_marked_as_the_row_says(kind: str) -> None:
+    with Local(kind, "connections") as local, socket.create_server(("127.0.0.1", 0)) as manager:
+        manager.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
+        local.connect(f"tcp:127.0.0.1:{manager.getsockname()[1]}", max_backoff=1000)
+        assert traffic_class(manager) == 48 << 2
+        for text, dscp in (("10", 10), ("64", 48), ("x", 0), ("46 ", 46)):
+            local.set_connection(other_config=["map", [["dscp", text]]])
+            marks: list[int] = []
+            wait_for(lambda m=marks, d=dscp: m.append(traffic_class(manager)) or m[-1] == d << 2,
+                     f"a connection marked by {text}, not {marks}")  # fmt: skip
+
+
+def test_clients_come_back_when_packets_are_to_be_marked_otherwise(kind: str) -> None:
+    with Local(kind, "connections") as local:
+        local.connect("ptcp:0:127.0.0.1")
+        client = Client(("127.0.0.1", local.wait_for_port()))
+        client.sync()
+        local.set_connection(other_config=["map", [["dscp", "10"]]])
+        with pytest.raises(Closed):
+            client.wait_until(lambda: False, "the end")
 
 
 def test_status_columns_that_are_stored_are_in_the_log(kind: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from interop.programs import KIND, wait_for
-from servers import Client, Server
+from servers import Client, Server, relay_of
 
 STRINGS = {"key": "string", "min": 0, "max": "unlimited"}
 SCHEMA: dict[str, Any] = {
@@ -106,7 +106,20 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
         yield ours, theirs
 
 
-def test_each_operation(pair: tuple[Server, Server]) -> None:
+@pytest.fixture
+def relays(pair: tuple[Server, Server]) -> Iterator[tuple[Server, Server]]:
+    """A relay of each, of its kind, whose listener has the same role."""
+    remote = "--remote=db:Guarded,Connection,self"
+    ours, theirs = (
+        relay_of(server.kind, server, databases=["Guarded"], options=[remote]) for server in pair
+    )
+    with ours, theirs:
+        for relay in (ours, theirs):
+            wait_for(lambda relay=relay: "listening on port" in relay.log, "the listener", 5)
+        yield ours, theirs
+
+
+def attempt_all(pair: tuple[Server, Server]) -> None:
     clients = [Client(("127.0.0.1", server.port)) for server in pair]
     for attempt in ATTEMPTS:
         ours, theirs = (client.transact("Guarded", attempt) for client in clients)
@@ -114,6 +127,14 @@ def test_each_operation(pair: tuple[Server, Server]) -> None:
             assert (attempt, ours) == (attempt, theirs)
         else:
             assert "uuid" in theirs[0]
+
+
+def test_each_operation(pair: tuple[Server, Server]) -> None:
+    attempt_all(pair)
+
+
+def test_each_operation_at_a_relay(relays: tuple[Server, Server]) -> None:
+    attempt_all(relays)
 
 
 @pytest.mark.parametrize(

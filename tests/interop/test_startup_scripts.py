@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,10 +35,6 @@ def shims(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         assert not pidfile.exists(), f"{pidfile.name} is left"
 
 
-def is_ours(directory: Path) -> bool:
-    return all("ovncp" in line for line in processes_of(directory) if "ovsdb-server" in line)
-
-
 def ovn_ctl(verb: str, directory: Path) -> str:
     options = (
         f"--db-nb-file={directory}/nb.db",
@@ -52,14 +48,15 @@ def ovn_ctl(verb: str, directory: Path) -> str:
 def test_ovn_ctl_starts_and_stops_both_databases(shims: Path) -> None:
     ovn_ctl("start_ovsdb", shims)
     version = run("ovs-appctl", "-t", shims / "ovnnb_db.ctl", "version")
-    if KIND == "ovncp":
-        assert "ovncp" in version.lower() or is_ours(shims)
+    assert ("ovncp" in version) == (KIND == "ovncp")
     run("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "ls-add", "web")
     pid = int((shims / "ovnnb_db.pid").read_text())
     ovn_ctl("start_ovsdb", shims)
     assert int((shims / "ovnnb_db.pid").read_text()) == pid, "a running server was started again"
-    ovn_ctl("stop_ovsdb", shims)
+    # To "exit", which the scripts ask only of what they take for a recent Open vSwitch.
+    assert "Exiting ovnnb_db" in ovn_ctl("stop_ovsdb", shims)
     wait_for(lambda: not processes_of(shims), "the servers to end", 5)
+    assert "WARN" not in (shims / "ovsdb-server-nb.log").read_text()
     ovn_ctl("start_ovsdb", shims)
     assert "(web)" in run("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "ls-list")
     ovn_ctl("stop_ovsdb", shims)
@@ -72,6 +69,20 @@ def test_ovn_ctl_starts_northd_too(shims: Path) -> None:
     run(*nbctl, "--wait=sb", "ls-add", "web")
     assert "web" in run("ovn-sbctl", f"--db=unix:{shims}/ovnsb_db.sock", "dump-flows", "web")
     ovn_ctl("stop_northd", shims)
+
+
+def test_ovn_ctl_runs_a_database_in_the_foreground(shims: Path) -> None:
+    """As systemd has it: the script becomes the server, which has the pidfile."""
+    options = (f"--db-nb-file={shims}/nb.db", "--db-nb-create-insecure-remote=no")
+    process = subprocess.Popen([OVN_CTL, "run_nb_ovsdb", *options], stdout=subprocess.DEVNULL)
+    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=10")
+    wait_for((shims / "ovnnb_db.sock").exists, "the socket")
+    run(*nbctl, "ls-add", "web")
+    assert int((shims / "ovnnb_db.pid").read_text()) == process.pid
+    process.terminate()
+    process.wait(10)
+    wait_for(lambda: not processes_of(shims), "the server to end", 5)
+    assert not (shims / "ovnnb_db.pid").exists()
 
 
 def test_the_monitor_starts_a_killed_server_again(shims: Path) -> None:
@@ -113,17 +124,13 @@ def test_ovs_ctl_creates_upgrades_and_stops_the_database(shims: Path) -> None:
     wait_for(lambda: not processes_of(shims), "the server to end", 5)
 
 
-def test_the_server_listens_within_300_milliseconds(shims: Path) -> None:
+def test_the_start_is_the_work_of_less_than_300_milliseconds(shims: Path) -> None:
+    """Of a processor's time, since a busy machine takes longer for the same work."""
     run("ovsdb-tool", "create", shims / "conf.db", VSWITCH_SCHEMA)
     seconds = []
-    for number in range(5):
-        start = time.perf_counter()
-        run(
-            "ovsdb-server", "--detach", f"--pidfile={shims}/{number}.pid", "--no-chdir",
-            f"--remote=punix:{shims}/{number}.sock", f"--unixctl={shims}/{number}.ctl",
-            shims / "conf.db",
-        )  # fmt: skip
-        seconds.append(time.perf_counter() - start)
-        run("ovs-appctl", "-t", shims / f"{number}.ctl", "exit")
-        wait_for(lambda number=number: not (shims / f"{number}.pid").exists(), "the end", 5)
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run("ovsdb-server", f"--remote=punix:{shims}/db.sock", "--run=true", shims / "conf.db")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.3, seconds

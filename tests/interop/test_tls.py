@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from interop.programs import KIND, NB_SCHEMA, VSWITCH_SCHEMA, Network, wait_for
+from interop.programs import KIND, NB_SCHEMA, SB_SCHEMA, VSWITCH_SCHEMA, Network, wait_for
 from servers import Server, run
 
 KINDS = (KIND, "c")
@@ -58,6 +60,16 @@ def test_a_known_client_is_served_and_a_stranger_is_not(kind: str, pki: Path) ->
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
+def test_simulated_hypervisors_come_over_tls(kind: str, pki: Path) -> None:
+    options = ["--remote=pssl:0:127.0.0.1", *identity(pki, "server")]
+    with Server(kind, [("sb", SB_SCHEMA)], options=options) as server:
+        command = [Path(sys.executable).with_name("ovncp"), "simulate", "--json", "--duration=1"]
+        target = f"ssl:127.0.0.1:{server.port}"
+        report = json.loads(run(*command, target, *identity(pki, "hv1")))
+        assert report["run"]["delivered"] == report["run"]["expected"] > 0
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
 def test_protocols_that_are_not_listed_are_refused(kind: str, pki: Path) -> None:
     options = ["--remote=pssl:0:127.0.0.1", "--ssl-protocols=TLSv1.2", *identity(pki, "server")]
     with Server(kind, [("nb", NB_SCHEMA)], options=options) as server:
@@ -67,6 +79,19 @@ def test_protocols_that_are_not_listed_are_refused(kind: str, pki: Path) -> None
             done = subprocess.run([*openssl, option], capture_output=True, input="", text=True,
                                   check=False)  # fmt: skip
             assert ("Cipher is (NONE)" not in done.stdout) == works
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
+def test_a_client_is_told_why_the_handshake_fails(kind: str, pki: Path) -> None:
+    options = ["--remote=pssl:0:127.0.0.1", "--ssl-ciphers=ECDHE-RSA-AES128-GCM-SHA256"]
+    # With TLS 1.3 a client that is not trusted goes on before it is turned down.
+    older, other = "--ssl-protocols=TLSv1.2", "--ssl-ciphers=ECDHE-RSA-AES256-GCM-SHA384"
+    with Server(kind, [("nb", NB_SCHEMA)], options=options + identity(pki, "server")) as server:
+        alert = listing(pki, "hv1", server.port, older, other).stderr
+        assert "alert handshake failure" in alert
+        wait_for(lambda: "no shared cipher" in server.log, "the reason", 5)
+        assert "alert unknown ca" in listing(pki, "stranger", server.port, older).stderr
+        wait_for(lambda: "certificate verify failed" in server.log, "the reason", 5)
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
@@ -123,6 +148,18 @@ def test_the_server_connects_to_a_manager_over_tls(kind: str, pki: Path) -> None
         finally:
             manager.kill()
             manager.wait()
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
+def test_a_relay_reaches_its_source_over_tls(kind: str, pki: Path) -> None:
+    options = ["--remote=pssl:0:127.0.0.1", *identity(pki, "server")]
+    with Server(kind, [("nb", NB_SCHEMA)], options=options) as source:
+        spec = f"relay:OVN_Northbound:ssl:127.0.0.1:{source.port}"
+        with Server(KIND, options=[*identity(pki, "hv1"), spec]) as relay:
+            wait = ("ovsdb-client", "--timeout=20", "wait")
+            run(*wait, relay.remote, "OVN_Northbound", "connected")
+            run("ovn-nbctl", f"--db={relay.remote}", "--no-leader-only", "ls-add", "web")
+            assert "web" in run("ovn-nbctl", f"--db={source.remote}", "ls-list")
 
 
 def enrol(network: Network, pki: Path) -> str:

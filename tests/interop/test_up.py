@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -383,6 +384,21 @@ def test_a_mistake_in_a_variable_s_name(home: Path) -> None:
     with refused(home, env={"OVNCP_DATADIR": "/nowhere"}) as refusal:
         line = refusal()
         assert "OVNCP_DATADIR means nothing" in line and "OVNCP_DATA_DIR" in line
+
+
+def test_metrics(home: Path) -> None:
+    port = free_ports()[0]
+    with Up(home, f"--sb-metrics=127.0.0.1:{port}", "--no-northd"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        assert 'ovncp_monitors{database="OVN_Southbound"}' in text
+        assert "OVN_Northbound" not in text
+
+
+def test_metrics_where_they_cannot_be(home: Path) -> None:
+    with refused_after_start(home, "--nb-metrics=9476") as line:
+        assert line.startswith("ovncp up: nb ended")
+        assert line.endswith("--metrics=9476: HOST:PORT is expected")
 
 
 def test_variables_do_what_options_do(home: Path) -> None:

@@ -1,28 +1,61 @@
-"""The backends that the contract suite runs on, each with what a test must do to it by hand."""
+"""The kinds of log that the contract is run on, each with what a case may do to it."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from ovncp.log.base import Log, OutcomeUnknown
+from engines import EtcdCluster, Postgres
+from ovncp.log.base import OutcomeUnknown
+from ovncp.log.contract.bench import SCHEMA, Bench, Needs, engine_bench
+from ovncp.log.contract.run import AN_ENGINE_HAS
 from ovncp.log.file import FileLog
-from ovncp.log.logfile import create
 from ovncp.log.memory import MemoryLog
+from ovncp.log.standalone import create
 
-SCHEMA = b'{"name":"T","version":"1.0.0","tables":{}}'
+KINDS = {
+    "memory": Needs.LOST_ANSWERS,
+    "file": Needs.LOST_ANSWERS,
+    "etcd": AN_ENGINE_HAS,
+    "postgresql": AN_ENGINE_HAS,
+}
+"""What the bench of each kind is good for."""
+
+# Long enough for a machine that is busy, short enough for the cases that wait for it to be over.
+TIMEOUT_MS = 1500
 
 
-@dataclass
-class Backend:
-    """An open log, and how to make its next append lose its acknowledgement."""
+@pytest.fixture(scope="session")
+def etcd() -> Iterator[EtcdCluster]:
+    """A cluster of three, which no test here may harm."""
+    with EtcdCluster() as cluster:
+        yield cluster
 
-    log: Log
-    lose_next_acknowledgement: Callable[[], None]
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server that no test here may harm."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def bench(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A new log of `kind`."""
+    if kind == "memory":
+        opening = memory_bench()
+    elif kind == "file":
+        opening = file_bench(tmp_path, request.getfixturevalue("monkeypatch"))
+    else:
+        engine = request.getfixturevalue({"etcd": "etcd", "postgresql": "postgres"}[kind])
+        opening = engine_bench(engine.url(timeout_ms=TIMEOUT_MS))
+    async with opening as bench:
+        yield bench
 
 
 class LossyMemoryLog(MemoryLog):
@@ -37,36 +70,48 @@ class LossyMemoryLog(MemoryLog):
             raise OutcomeUnknown("connection lost")
 
 
-@pytest.fixture(params=["memory", "file"])
-async def backend(request, tmp_path, monkeypatch) -> AsyncIterator[Backend]:
-    if request.param == "memory":
-        log = LossyMemoryLog(SCHEMA)
-        yield Backend(log, lambda: setattr(log, "lose", True))
-    else:
-        path = str(tmp_path / "t.db")
-        create(path, SCHEMA)
-        file_log = await FileLog.open(path)
-        yield Backend(file_log, lambda: _break_disk_once(monkeypatch))
-        log = file_log
-    await log.close()
+class MemoryBench(Bench):
+    """The reference."""
+
+    def __init__(self) -> None:
+        self.log = LossyMemoryLog(SCHEMA)
+
+    def lose_next_answer(self) -> None:
+        self.log.lose = True
 
 
-@pytest.fixture
-def log(backend: Backend) -> Log:
-    return backend.log
+@asynccontextmanager
+async def memory_bench() -> AsyncIterator[MemoryBench]:
+    bench = MemoryBench()
+    yield bench
+    await bench.log.close()
 
 
-def _break_disk_once(monkeypatch) -> None:
-    """The disk fails one fdatasync and the truncation that would take the write back."""
+class FileBench(Bench):
+    """A file; to lose an answer, its disk fails one fdatasync and the truncation after it."""
 
-    def fail_once(name: str) -> None:
+    def __init__(self, log: FileLog, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log = log
+        self._monkeypatch = monkeypatch
+
+    def lose_next_answer(self) -> None:
+        self._fail_once("fdatasync")
+        self._fail_once("ftruncate")
+
+    def _fail_once(self, name: str) -> None:
         real = getattr(os, name)
 
         def fail(*args):
-            monkeypatch.setattr(os, name, real)
+            self._monkeypatch.setattr(os, name, real)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        monkeypatch.setattr(os, name, fail)
+        self._monkeypatch.setattr(os, name, fail)
 
-    fail_once("fdatasync")
-    fail_once("ftruncate")
+
+@asynccontextmanager
+async def file_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FileBench]:
+    path = str(tmp_path / "t.db")
+    create(path, SCHEMA)
+    log = await FileLog.open(path)
+    yield FileBench(log, monkeypatch)
+    await log.close()

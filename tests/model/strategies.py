@@ -68,9 +68,7 @@ ENUMS: dict[str, list[Any]] = {
 # The same in every table, so that rows of different tables may have the same.
 EXPLICIT_UUIDS = [f"{n:08x}-2222-4222-8222-222222222222" for n in range(3)]
 DANGLING = "99999999-9999-4999-8999-999999999999"
-# What makes a mistake of a transaction's comment: see `ovsdb.entry.snapshot_comment`.
-COMMENTS = ["", "x", f"transaction {DANGLING}", f"compacting database online ({DANGLING})"]
-COMMENTS += [f"compacting database online (transaction {DANGLING})"]
+COMMENTS = ["", "x", "two\nlines", "compacting database online"]
 FUNCTIONS = ["==", "!=", "includes", "excludes"]
 JUNK = [None, "junk", 17, 0.25, True, ["set", [1, 1]], ["map", []], ["uuid", "x"], {}, ["set"]]
 

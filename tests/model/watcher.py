@@ -146,10 +146,15 @@ class Watcher:
     def begin(self) -> None:
         """Monitor, and take in the first dump."""
         monitors = self.pair.database.monitors
-        self.monitor = monitors.add(self, self.name, self.requests, self.version)
+        self.monitor = self.join()
         empty = naive.empty(self.pair.schema)
         expected = self.expected(empty, self.pair.state, "initial")
-        self.take(orjson.loads(monitors.initial(self.monitor)), expected)
+        self.take(orjson.loads(b"".join(monitors.initial(self.monitor))), expected)
+
+    def join(self) -> Monitor:
+        """Its monitor, of which it has been told nothing yet."""
+        monitors = self.pair.database.monitors
+        return monitors.add(self, self.name, monitors.parse(self.requests, self.version))
 
     def resume(self, past_id: str, past: State) -> bool:
         """Monitor with what was known of the state `past`; false when that is forgotten."""
@@ -157,7 +162,7 @@ class Watcher:
         difference = database.history.since(past_id)
         if difference is None:
             return False
-        self.monitor = database.monitors.add(self, self.name, self.requests, self.version)
+        self.monitor = self.join()
         self.known = self.visible(past)
         updates = orjson.loads(database.monitors.since(self.monitor, difference))
         self.take(updates, self.expected(past, self.pair.state))
@@ -179,9 +184,9 @@ class Watcher:
             for n, w in self.watched.items()
         }
         self.name += "'"
-        updates = self.pair.database.monitors.change_conditions(
-            self.monitor, self.name, {name: [{"where": where}]}
-        )
+        monitors = self.pair.database.monitors
+        wanted = monitors.parse_change(self.monitor, {name: [{"where": where}]})
+        updates = monitors.change_conditions(self.monitor, self.name, wanted)
         self.take(orjson.loads(updates or b"{}"), expected)
 
     def told(self, message: bytes, before: State, after: State) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from ovncp.log.file import FileLog
-from ovncp.log.logfile import create
 from ovncp.log.memory import MemoryLog
+from ovncp.log.standalone import create
 from ovncp.server.compaction import Schedule
 
 MINUTE = 60_000

@@ -9,19 +9,25 @@ from ovncp.server.configuration import Configuration, ConfigurationError, Remote
 FULL = b"""{
     "remotes": {
         "punix:db.sock": null,
-        "ptcp:6641": {"max-backoff": 2000, "inactivity-probe": 0, "read-only": true, "role": "x"}
+        "ptcp:6641": {"max-backoff": 2000, "inactivity-probe": 0, "read-only": true, "role": "x",
+                      "dscp": 10}
     },
-    "databases": {"a.db": null, "b.db": {}, "c.db": {"service-model": "standalone"}}
+    "databases": {
+        "a.db": null, "b.db": {}, "c.db": {"service-model": "standalone"},
+        "D": {"service-model": "relay", "source": {"tcp:x:1,tcp:y:1": {"inactivity-probe": 60000}}}
+    }
 }"""
+RELAY = "relay:D:tcp:x:1,tcp:y:1"
 
 
 def test_all_that_is_known():
     assert config_file.parse(FULL) == Configuration(
-        databases=("a.db", "b.db", "c.db"),
+        databases=("a.db", "b.db", "c.db", RELAY),
         remotes={
             "punix:db.sock": RemoteOptions(),
-            "ptcp:6641": RemoteOptions(2000, 0, read_only=True, role="x"),
+            "ptcp:6641": RemoteOptions(2000, 0, read_only=True, role="x", dscp=10),
         },
+        sources={RELAY: RemoteOptions(inactivity_probe_msec=60000)},
     )
 
 
@@ -42,7 +48,7 @@ def test_nothing_at_all(text):
         (
             '{"remotes": {"ptcp:": {"probe": 1}}}',
             "remote ptcp: has unknown member 'probe'; "
-            "there are: max-backoff, inactivity-probe, read-only, role",
+            "there are: max-backoff, inactivity-probe, read-only, role, dscp",
         ),
         (
             '{"remotes": {"ptcp:": {"max-backoff": "1s"}}}',
@@ -57,16 +63,25 @@ def test_nothing_at_all(text):
             "remote ptcp:: 'read-only' must be true or false",
         ),
         (
+            '{"remotes": {"ptcp:": {"dscp": 64}}}',
+            "remote ptcp:: 'dscp' must be a number from 0 to 63",
+        ),
+        (
             '{"databases": {"a.db": {"model": "relay"}}}',
             "database a.db has unknown member 'model'",
         ),
         (
             '{"databases": {"a.db": {"service-model": "single"}}}',
-            "database a.db: 'single' is not a valid service model; there are: standalone",
+            "database a.db: 'single' is not a valid service model; there are: standalone, relay",
         ),
         (
-            '{"databases": {"a": {"service-model": "relay", "source": {"tcp:x:1": null}}}}',
-            "database a: service model 'relay' is not supported yet",
+            '{"databases": {"a": {"service-model": "relay"}}}',
+            "database a: 'source' must have one member, the remotes",
+        ),
+        (
+            '{"databases": {"a": {"service-model": "relay", "source": {"unix:x": {"role": ""}}}}}',
+            "source unix:x has unknown member 'role'; "
+            "there are: max-backoff, inactivity-probe, dscp",
         ),
         (
             '{"databases": {"a": {"service-model": "active-backup", "backup": false}}}',

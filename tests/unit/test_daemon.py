@@ -1,5 +1,6 @@
 """Daemon habits on real processes, beside the C server and the real ovs-appctl."""
 
+import contextlib
 import os
 import pwd
 import signal
@@ -20,9 +21,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
     for pidfile in tmp_path.glob("*.pid"):
-        if is_alive(pid := place.pid(pidfile.name)):
-            os.kill(pid, signal.SIGTERM)
-            wait_until(lambda pid=pid: not is_alive(pid))
+        # One that has just been told to end removes its pidfile, and perhaps meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if is_alive(pid := place.pid(pidfile.name)):
+                os.kill(pid, signal.SIGTERM)
+                wait_until(lambda pid=pid: not is_alive(pid))
 
 
 def status(pid: int, field: str) -> list[str]:

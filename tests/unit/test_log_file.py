@@ -20,8 +20,10 @@ import pytest
 from ovncp.log import record
 from ovncp.log.base import Corrupt, Entry, Locked, LogError, OutcomeUnknown, Snapshot
 from ovncp.log.file import FileLog
-from ovncp.log.logfile import LogFile, create, magic, read_records
+from ovncp.log.logfile import LogFile
 from ovncp.log.registry import open_log
+from ovncp.log.rewrite import Rewrite, rewrite
+from ovncp.log.standalone import create, magic, read_records
 
 SCHEMA = (
     b'{"name":"T","version":"1.0.0","tables":{"A":{"columns":'
@@ -58,6 +60,11 @@ def numbers_of(path: Path) -> list[int]:
 def number_of(data: bytes) -> int:
     (row,) = json.loads(data)["A"].values()
     return int(row["n"])
+
+
+def kept_aside(path: Path) -> list[Path]:
+    """The files with what could not be read of `path`."""
+    return sorted(path.parent.glob(f"{path.name}.unreadable-*"))
 
 
 @pytest.fixture
@@ -125,7 +132,7 @@ class TestFormat:
 
     def test_a_pipe_can_be_read(self, path):
         script = (
-            "from ovncp.log.logfile import read_records\n"
+            "from ovncp.log.standalone import read_records\n"
             "print(sum(1 for _ in read_records('/dev/stdin')))"
         )
         with subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as cat:
@@ -202,9 +209,13 @@ class TestTornTail:
             kept = [1, 2, 3] if size == len(whole) else [1, 2]
             assert numbers_of(path) == kept
             whole_again = last.offset in (size,) or size == len(whole)
-            assert [r.levelname for r in caplog.records] == ([] if whole_again else ["WARNING"] * 2)
+            torn = whole[last.offset : size]
+            assert [r.levelname for r in caplog.records] == ([] if whole_again else ["WARNING"] * 3)
+            assert [file.read_bytes() for file in kept_aside(path)] == [torn] * (not whole_again)
             records = list(read_records(str(path)))
             assert [number_of(r.data) for r in records[1:]] == [*kept, 777]
+            for file in kept_aside(path):
+                file.unlink()
 
     @pytest.mark.parametrize("size", [-1, -10, -46, -60, -80, -100])
     def test_the_warning_is_in_the_c_programs_words(self, path, caplog, size):
@@ -249,17 +260,73 @@ class TestTornTail:
         assert path.read_bytes() == before
 
     def test_entries_that_make_no_sense_are_disowned(self, path):
+        whole = path.read_bytes()
         with contextlib.closing(LogFile(str(path))) as log:
             second = list(read_records(str(path)))[2]
             head = len(record.encode(second.data)) - len(second.data) - 1
-            assert log.where(2) == (
+            log_where = (
                 f"{path}: {len(second.data) + 1} bytes starting at offset {second.offset + head}"
             )
-            log.drop_from(2)
+            assert log.disown(2) == log_where
             assert log.next_index == 2
             assert log.read(1) == [Entry(1, text(1))]
+            assert not kept_aside(path)
             log.append(2, [text(9)])
         assert numbers_in(path) == [1, 9]
+        assert [file.read_bytes() for file in kept_aside(path)] == [whole[second.offset :]]
+
+    @pytest.mark.parametrize("compacts", [False, True])
+    def test_what_is_disowned_is_kept_before_anything_is_written(self, path, compacts, caplog):
+        whole = path.read_bytes()
+        for _ in range(2):  # The second time it is there already.
+            path.write_bytes(whole)
+            with contextlib.closing(LogFile(str(path))) as log:
+                log.disown(1)
+                if compacts:
+                    rewrite(log, 0, [b"{}"])
+                else:
+                    log.append(1, [text(9)])
+            (file,) = kept_aside(path)
+            assert record.encode(SCHEMA) + file.read_bytes() == whole
+            assert caplog.messages[-1] == f"{path}: what could not be read is kept in {file}"
+            assert numbers_in(path) == ([] if compacts else [9])
+
+    def test_what_cannot_be_kept_is_not_overwritten(self, path):
+        whole = path.read_bytes()[:-10]
+        path.write_bytes(whole)
+        with contextlib.closing(LogFile(str(path))) as log:
+            tail = whole[log.size :]
+            name = f"{path}.unreadable-{record.hashlib.sha1(tail).hexdigest()[:8]}"
+            obstacle = Path(f"{name}.tmp")
+            obstacle.mkdir()
+            for write in (lambda: log.append(3, [text(9)]), lambda: rewrite(log, 2, [b"{}"])):
+                with pytest.raises(LogError, match="cannot keep what could not be read"):
+                    write()
+                assert path.read_bytes() == whole
+            obstacle.rmdir()
+            log.append(3, [text(9)])
+        assert Path(name).read_bytes() == tail
+        assert numbers_in(path) == [1, 2, 9]
+
+    def test_an_entry_that_is_left_out_is_kept_when_the_file_is_compacted(self, path):
+        second = list(read_records(str(path)))[2]
+        with contextlib.closing(LogFile(str(path))) as log:
+            assert str(second.start) in log.leave_out(2)
+            log.append(4, [text(4)])
+            assert not kept_aside(path)
+            rewrite(log, 3, [text(1)])
+            rewrite(log, 3, [text(1)])
+        (file,) = kept_aside(path)
+        assert file.read_bytes() == record.encode(text(2))
+
+    def test_our_own_failures_are_not_kept(self, path, monkeypatch):
+        with contextlib.closing(LogFile(str(path))) as log:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fdatasync", lambda fd: os.fsync(9999))
+                with pytest.raises(LogError, match="fsync failed"):
+                    log.append(4, [text(4)])
+            log.append(4, [text(5)])
+        assert not kept_aside(path)
 
 
 class TestCreate:
@@ -394,7 +461,7 @@ class TestFailingDisk:
         with contextlib.closing(LogFile(str(path))) as log:
             fail("rename", 1)
             with pytest.raises(LogError, match="failed to rename"):
-                log.rewrite(2, [b"{}"])
+                rewrite(log, 2, [b"{}"])
             assert path.read_bytes() == before
             assert not path.with_suffix(".db.tmp").exists()
             log.append(4, [text(4)])
@@ -415,7 +482,7 @@ class TestFailingDisk:
 class TestRewrite:
     def test_the_file_is_one_that_c_reads(self, path):
         with contextlib.closing(LogFile(str(path))) as log:
-            log.rewrite(2, [text(1)[:-1], b',"_comment"', b':"c"}'])
+            rewrite(log, 2, [text(1)[:-1], b',"_comment"', b':"c"}'])
             assert log.snapshot_index == 2
             assert log.read(3) == [Entry(3, text(3))]
             assert log.snapshot() == Snapshot(2, SCHEMA, text(1)[:-1] + b',"_comment":"c"}')
@@ -431,7 +498,7 @@ class TestRewrite:
         filler = b'{"_comment":"%s"}' % (b"x" * 100_000)
         with contextlib.closing(LogFile(str(path))) as log:
             log.append(4, [filler] * 50 + [text(54)])
-            log.rewrite(3, [b"{}"])
+            rewrite(log, 3, [b"{}"])
             read, index = [], 4
             while batch := log.read(index):
                 read += batch
@@ -445,7 +512,7 @@ class TestRewrite:
         link = tmp_path / "elsewhere" / "link.db"
         link.symlink_to("../t.db")
         with contextlib.closing(LogFile(str(link))) as log:
-            log.rewrite(3, [b"{}"])
+            rewrite(log, 3, [b"{}"])
         assert link.is_symlink()
         assert stat.S_IMODE(path.stat().st_mode) == 0o604
         assert len(list(read_records(str(path)))) == 2
@@ -454,21 +521,124 @@ class TestRewrite:
     def test_remains_of_a_crash_are_no_obstacle(self, path):
         path.with_suffix(".db.tmp").write_bytes(b"half a file")
         with contextlib.closing(LogFile(str(path))) as log:
-            log.rewrite(3, [b"{}"])
+            rewrite(log, 3, [b"{}"])
         assert not path.with_suffix(".db.tmp").exists()
 
     def test_a_conversion_changes_the_schema(self, path):
         with contextlib.closing(LogFile(str(path))) as log:
-            log.rewrite(4, [b"{}"], schema=SCHEMA.replace(b'"T"', b'"U"'))
+            rewrite(log, 4, [b"{}"], schema=SCHEMA.replace(b'"T"', b'"U"'))
         assert tool("db-name", path).stdout == "U\n"
 
     def test_it_works_after_the_directory_was_changed(self, path, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         with contextlib.closing(LogFile("t.db")) as log:
             monkeypatch.chdir("/")
-            log.rewrite(3, [text(5)])
+            rewrite(log, 3, [text(5)])
             log.append(4, [text(6)])
         assert numbers_in(path) == [5, 6]
+
+
+class TestHistory:
+    """The file beside the database that has the history of its snapshot."""
+
+    HISTORY = (b"how it ", b"came about")
+
+    @pytest.fixture
+    async def compacted(self, path, caplog) -> Path:
+        """The history file of a database that was compacted, with an entry after the snapshot."""
+        caplog.set_level("DEBUG")
+        path.chmod(0o640)
+        await self.compact(path, 2, text(1), self.HISTORY)
+        return path.with_name(".t.db.~history~")
+
+    async def compact(self, path, index, data, history=b"") -> None:
+        log = await FileLog.open(str(path))
+        await log.save_snapshot(index, data, history)
+        await log.close()
+
+    def snapshot(self, path) -> Snapshot:
+        with contextlib.closing(LogFile(str(path))) as log:
+            return log.snapshot()
+
+    async def test_it_comes_back_with_the_snapshot(self, path, compacted):
+        assert stat.S_IMODE(compacted.stat().st_mode) == 0o640
+        whole = Snapshot(1, SCHEMA, text(1), b"".join(self.HISTORY))
+        with contextlib.closing(LogFile(str(path))) as log:
+            assert log.snapshot() == whole
+            assert log.snapshot_index == 1
+            assert log.read(2) == [Entry(2, text(3))]
+            assert log.next_index == 3
+            log.append(3, [text(4)])
+        assert self.snapshot(path) == whole
+        assert numbers_in(path) == [1, 3, 4]
+        assert sorted(os.listdir(path.parent)) == [".t.db.~history~", ".t.db.~lock~", "t.db"]
+
+    async def test_it_is_beside_the_file_that_a_link_leads_to(self, path, compacted):
+        link = path.parent / "elsewhere" / "link.db"
+        link.parent.mkdir()
+        link.symlink_to("../t.db")
+        assert self.snapshot(link).history == b"".join(self.HISTORY)
+        await self.compact(link, 2, text(1), b"again")
+        assert self.snapshot(path).history == b"again"
+        assert os.listdir(link.parent) == ["link.db"]
+
+    async def test_a_compaction_without_one_removes_it(self, path, compacted):
+        await self.compact(path, 2, text(1))
+        assert not compacted.exists()
+
+    async def test_a_conversion_removes_it(self, path, compacted):
+        log = await FileLog.open(str(path))
+        await log.convert(3, SCHEMA, text(1))
+        assert (await log.snapshot()).history == b""
+        await log.close()
+        assert not compacted.exists()
+
+    async def test_one_of_another_snapshot_is_ignored(self, path, compacted):
+        assert tool("compact", path).returncode == 0
+        with contextlib.closing(LogFile(str(path))) as log:
+            assert log.snapshot() == Snapshot(0, SCHEMA, b"")
+            (entry,) = log.read(1)
+            assert len(json.loads(entry.data)["A"]) == 2
+
+    @pytest.mark.parametrize("at", [0, 5, 20, 80, 120, -1])
+    async def test_a_damaged_one_is_ignored(self, path, compacted, at, caplog):
+        whole = bytearray(compacted.read_bytes())
+        whole[at] ^= 1
+        compacted.write_bytes(whole)
+        assert self.snapshot(path).history == b""
+        assert numbers_in(path) == [1, 3]
+        assert "INFO" in {record.levelname for record in caplog.records} <= {"DEBUG", "INFO"}
+
+    async def test_a_torn_one_is_ignored(self, path, compacted, caplog):
+        whole = compacted.read_bytes()
+        for size in range(len(whole)):
+            compacted.write_bytes(whole[:size])
+            assert self.snapshot(path).history == b""
+        compacted.write_bytes(whole + b"x")
+        assert self.snapshot(path).history == b""
+        assert "INFO" in {record.levelname for record in caplog.records} <= {"DEBUG", "INFO"}
+
+    async def test_one_that_cannot_be_written_or_read_is_no_failure(self, path, compacted, caplog):
+        compacted.unlink()
+        for obstacle in (Path(f"{compacted}.tmp"), compacted):
+            obstacle.mkdir()
+            (obstacle / "x").touch()
+            await self.compact(path, 1, text(1), self.HISTORY)
+            assert self.snapshot(path).history == b""
+            (obstacle / "x").unlink()
+            obstacle.rmdir()
+        assert {record.levelname for record in caplog.records} <= {"INFO", "DEBUG"}
+        assert numbers_in(path) == [1, 3]
+
+    async def test_one_that_is_too_large_for_the_disk_is_done_without(self, path):
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            await self.compact(path, 3, text(1), b"x" * 200_000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+        assert numbers_in(path) == [1]
+        assert sorted(os.listdir(path.parent)) == [".t.db.~lock~", "t.db"]
 
 
 class TestLock:
@@ -539,7 +709,7 @@ class TestLock:
 
     def test_the_lock_outlives_a_rewrite(self, path):
         with contextlib.closing(LogFile(str(path))) as log:
-            log.rewrite(3, [b"{}"])
+            rewrite(log, 3, [b"{}"])
             assert tool("transact", path, '["T"]').returncode == 1
 
 
@@ -579,12 +749,16 @@ async def test_the_loop_is_not_held_up_by_a_snapshot(path):
 
 
 def test_a_crash_during_a_rewrite_leaves_a_whole_file(path, tmp_path):
-    """The process ends at each system call of a rewrite in turn; the file is old or new."""
+    """The process ends at each system call of a rewrite in turn; the file is old or new.
+
+    So is its history, or there is none.
+    """
     script = tmp_path / "crash.py"
     script.write_text(
         textwrap.dedent("""
         import os, sys
         from ovncp.log.logfile import LogFile
+        from ovncp.log.rewrite import Rewrite
         log, left = LogFile(sys.argv[1]), int(sys.argv[2])
         for name in "open pwrite sendfile lseek fsync rename close unlink ftruncate".split():
             def call(*arguments, real=getattr(os, name), **keywords):
@@ -594,20 +768,39 @@ def test_a_crash_during_a_rewrite_leaves_a_whole_file(path, tmp_path):
                     os._exit(3)
                 return real(*arguments, **keywords)
             setattr(os, name, call)
-        log.rewrite(2, [sys.argv[3].encode()])
+        new = Rewrite(log, 2)
+        new.begin()
+        new.write(sys.argv[3].encode())
+        new.history.write(b"new")
+        new.finish()
+        log.adopt(new)
         os._exit(0)
         """)
     )
-    original, snapshot = path.read_bytes(), text(1).decode()
+    with contextlib.closing(LogFile(str(path))) as log:
+        new = Rewrite(log, 2)
+        new.begin()
+        new.write(text(2))
+        new.history.write(b"old")
+        new.finish()
+        log.adopt(new)
+        log.append(4, [text(4)])
+    history = path.with_name(".t.db.~history~")
+    original, original_history, snapshot = path.read_bytes(), history.read_bytes(), text(1).decode()
     found, status, steps = [], 3, 0
     while status == 3:
         path.write_bytes(original)
+        history.write_bytes(original_history)
         command = [sys.executable, script, path, str(steps), snapshot]
         status = subprocess.run(command, timeout=20).returncode
-        found.append(tuple(number_of(r.data) for r in list(read_records(str(path)))[1:]))
+        numbers = tuple(number_of(r.data) for r in list(read_records(str(path)))[1:])
+        with contextlib.closing(LogFile(str(path))) as log:
+            found.append((numbers, log.snapshot().history))
         steps += 1
     assert status == 0
     assert steps > 10
-    old, new = (1, 2, 3), (1, 3)
-    assert found == [old] * found.count(old) + [new] * found.count(new)
+    old, new = ((2, 3, 4), b"old"), ((1, 4), b"new")
+    between = found.index(new) - 1
+    assert found[between] in (old, ((1, 4), b""))
+    assert found == [old] * between + [found[between]] + [new] * (len(found) - between - 1)
     assert found[0] == old and found[-1] == new

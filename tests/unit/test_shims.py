@@ -26,7 +26,7 @@ def written(directory: Path) -> Path:
 def version_of(shim: Path, **settings: object) -> str:
     done = subprocess.run([shim, "--version"], capture_output=True, text=True, **settings)  # type: ignore[call-overload]
     assert (done.returncode, done.stderr) == (0, ""), done
-    return str(done.stdout).splitlines()[0]
+    return str(done.stdout)
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", shims.SHIMS)
 def test_each_has_the_name_and_is_ours(tmp_path: Path, name: str) -> None:
-    line = version_of(written(tmp_path) / name)
-    assert line == f"{name} (ovncp) {ovncp.__version__}"
+    text = version_of(written(tmp_path) / name)
+    assert text.endswith(f"\novncp {ovncp.__version__}\n")
 
 
 def test_what_starts_them_by_name_finds_them(place: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_interpreter_with_an_odd_path(place: Path) -> None:
     python = odd / "bin" / "python3"
     python.symlink_to(Path(sys.executable).resolve())
     shims.write(place / "bin", str(python))
-    assert version_of(place / "bin" / "ovsdb-server").startswith("ovsdb-server (ovncp)")
+    assert version_of(place / "bin" / "ovsdb-server").startswith("ovsdb-server ")
     assert name_of_running(place / "bin" / "ovsdb-server", place) == "ovsdb-server"
 
 

@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from ovncp.server import stream
+from ovncp.server.handshakes import Handshakes
 from ovncp.server.stream import Target, TargetError, connect, listen, peer_name
 from ovncp.server.tls import TlsFiles
 
@@ -59,7 +60,7 @@ class Made(list):
 async def exchange(listener_target, client_target):
     """Sends a byte to and fro; the server's and the client's protocol."""
     servers, clients = Made(), Made(Reader)
-    listener = await listen(Target.parse(listener_target), servers, TlsFiles)
+    listener = await listen(Target.parse(listener_target), servers, TlsFiles, Handshakes(1))
     if listener.port is not None:
         client_target = client_target.format(port=listener.port)
     transport = await connect(Target.parse(client_target), clients, TlsFiles)
@@ -140,20 +141,66 @@ async def test_tcp(host, name, caplog):
         await connect(Target.parse(f"tcp:{host}:{listener.port}"), Echo, TlsFiles)
 
 
+@pytest.mark.parametrize(
+    ("host", "option"),
+    [
+        ("127.0.0.1", (socket.IPPROTO_IP, socket.IP_TOS)),
+        ("[::1]", (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)),
+    ],
+)
+async def test_packets_are_marked(host, option):
+    made = Made(Reader)
+    listener = await listen(Target.parse(f"ptcp:0:{host}"), made, TlsFiles, Handshakes(1), dscp=10)
+    target = Target.parse(f"tcp:{host}:{listener.port}")
+    transport = await connect(target, Reader, TlsFiles, dscp=46)
+    transport.write(b"x")
+    while not made or not made[0].name:
+        await asyncio.sleep(0.01)
+    ends = [end.get_extra_info("socket") for end in (made[0].transport, transport)]
+    assert [end.getsockopt(*option) for end in ends] == [10 << 2, 46 << 2]
+    transport.close()
+    await listener.close()
+
+
+async def test_a_host_that_does_not_resolve(caplog):
+    with pytest.raises(OSError) as caught:
+        await connect(Target.parse("tcp:nothing.invalid:1"), Echo, TlsFiles)
+    assert caught.value.errno == errno.EAFNOSUPPORT
+    assert "nothing.invalid: failed to resolve" in caplog.text
+
+
+async def test_a_host_of_several_addresses_is_reached_at_any(monkeypatch):
+    listener = await listen(Target.parse("ptcp:0:[::1]"), Echo, TlsFiles, Handshakes(1))
+
+    async def both(_):
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", listener.port)),
+            (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", listener.port)),
+        ]
+
+    monkeypatch.setattr(stream, "_addresses", both)
+    transport = await connect(Target.parse("tcp:several:1"), Reader, TlsFiles)
+    assert transport.get_extra_info("peername")[0] == "::1"
+    transport.close()
+    await listener.close()
+
+
 async def test_chosen_port_is_not_logged(caplog):
     caplog.set_level(logging.INFO, "ovncp")
-    listener = await listen(Target.parse("ptcp:0:127.0.0.1"), Echo, TlsFiles)
+    listener = await listen(Target.parse("ptcp:0:127.0.0.1"), Echo, TlsFiles, Handshakes(1))
     await listener.close()
     caplog.clear()
-    listener = await listen(Target.parse(f"ptcp:{listener.port}:127.0.0.1"), Echo, TlsFiles)
+    listener = await listen(
+        Target.parse(f"ptcp:{listener.port}:127.0.0.1"), Echo, TlsFiles, Handshakes(1)
+    )
     assert [record for record in caplog.records if record.name.startswith("ovncp")] == []
     await listener.close()
 
 
 async def test_port_that_is_taken(caplog):
-    listener = await listen(Target.parse("ptcp:0:127.0.0.1"), Echo, TlsFiles)
+    listener = await listen(Target.parse("ptcp:0:127.0.0.1"), Echo, TlsFiles, Handshakes(1))
     with pytest.raises(OSError) as caught:
-        await listen(Target.parse(f"ptcp:{listener.port}:127.0.0.1"), Echo, TlsFiles)
+        await listen(Target.parse(f"ptcp:{listener.port}:127.0.0.1"), Echo, TlsFiles, Handshakes(1))
     assert caught.value.errno == errno.EADDRINUSE
     assert f"{listener.port}:127.0.0.1: bind: Address already in use" in caplog.text
     await listener.close()
@@ -182,7 +229,7 @@ async def test_unix(length, tmp_path):
 async def test_unix_peers_are_numbered(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "_unix_numbers", iter(range(5)))
     made = Made()
-    listener = await listen(Target.parse(f"punix:{tmp_path}/s"), made, TlsFiles)
+    listener = await listen(Target.parse(f"punix:{tmp_path}/s"), made, TlsFiles, Handshakes(1))
     for _ in range(2):
         client = Made(Reader)
         transport = await connect(Target.parse(f"unix:{tmp_path}/s"), asyncio.Protocol, TlsFiles)
@@ -198,7 +245,7 @@ async def test_unix_peers_are_numbered(tmp_path, monkeypatch):
 
 async def test_directory_that_is_not_there(caplog, tmp_path):
     with pytest.raises(FileNotFoundError):
-        await listen(Target.parse(f"punix:{tmp_path}/no/s"), Echo, TlsFiles)
+        await listen(Target.parse(f"punix:{tmp_path}/no/s"), Echo, TlsFiles, Handshakes(1))
     assert f"{tmp_path}/no/s: binding failed: No such file or directory" in caplog.text
 
 
@@ -207,7 +254,7 @@ async def test_real_client(kind, tmp_path):
     """ovsdb-client reaches a listener, and its request arrives whole."""
     made = Made(Reader)
     target = f"punix:{tmp_path}/s" if kind == "punix" else kind
-    listener = await listen(Target.parse(target), made, TlsFiles)
+    listener = await listen(Target.parse(target), made, TlsFiles, Handshakes(1))
     where = f"unix:{tmp_path}/s" if kind == "punix" else f"tcp:127.0.0.1:{listener.port}"
     process = subprocess.Popen(["ovsdb-client", "list-dbs", where], stdout=subprocess.PIPE)
     while not made or not made[0].name:

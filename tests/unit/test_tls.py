@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import uvloop
 
+from ovncp.server.handshakes import Handshakes
 from ovncp.server.stream import Target, connect, listen, peer_name
 from ovncp.server.tls import (
     TlsContexts,
@@ -88,7 +89,7 @@ class Server:
 
     async def __aenter__(self):
         self.listener = await listen(
-            Target.parse("pssl:0:127.0.0.1"), self.peer, lambda: self.files
+            Target.parse("pssl:0:127.0.0.1"), self.peer, lambda: self.files, Handshakes(1)
         )
         self.target = Target.parse(f"ssl:127.0.0.1:{self.listener.port}")
         return self

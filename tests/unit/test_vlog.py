@@ -247,7 +247,7 @@ def test_fatal(vlog: Vlog, tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_rate_limit(vlog: Vlog, capfd: pytest.CaptureFixture[str]) -> None:
-    limit = RateLimit(vlog, per_minute=60 * 20, burst=2)
+    limit = RateLimit(per_minute=60 * 20, burst=2)
     for n in range(5):
         limit.log(jsonrpc, logging.WARNING, "number %d", n)
     texts = [line.split("|", 4)[4] for line in capfd.readouterr().err.splitlines()]

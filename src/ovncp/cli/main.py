@@ -16,6 +16,8 @@ VERBS = {
     "up": ("ovncp.cli.up", "run NB, SB and ovn-northd in the foreground"),
     "ovsdb-server": ("ovncp.cli.ovsdb_server", "the database server, as ovsdb-server(1)"),
     "ovsdb-tool": ("ovncp.cli.ovsdb_tool", "work on database files, as ovsdb-tool(1)"),
+    "top": ("ovncp.cli.top", "show live how a server fares"),
+    "simulate": ("ovncp.cli.simulate", "load a server as hypervisors and a CMS would"),
     "shims": ("ovncp.cli.shims", "write programs named ovsdb-server and ovsdb-tool"),
     "version": ("ovncp.cli.main", "show the version"),
 }

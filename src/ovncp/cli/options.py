@@ -70,7 +70,7 @@ VLOG_OPTIONS = (
     Option("log-file", Argument.OPTIONAL, metavar="FILE", help="log to a file too"),
     Option(
         "syslog-method",
-        Argument.OPTIONAL,
+        Argument.REQUIRED,
         metavar="(libc|null|unix:FILE|udp:IP:PORT)",
         help="how to reach syslog",
     ),
@@ -182,3 +182,17 @@ def describe(title: str, table: Sequence[Option]) -> str:
 def _form(row: Option) -> str:
     long = _ARGUMENT_FORM[row.argument].format(f"--{row.name}", row.metavar)
     return f"-{row.short}, {long}" if row.short else long
+
+
+_LISTED_ARGUMENT = {Argument.NONE: "", Argument.REQUIRED: "ARG", Argument.OPTIONAL: "[ARG]"}
+
+
+def listing(table: Sequence[Option]) -> str:
+    """What `--option` prints, for shells to complete words from (ovs-appctl-bashcomp)."""
+    lines = []
+    for row in table:
+        argument = _LISTED_ARGUMENT[row.argument]
+        lines.append(f"--{row.name}{'=' if argument else ''}{argument}\n")
+        if row.short:
+            lines.append(f"-{row.short} {argument}\n")
+    return "".join(lines)

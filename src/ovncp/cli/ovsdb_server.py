@@ -6,14 +6,14 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvloop
 
 import ovncp
-from ovncp.cli import options
+from ovncp.cli import options, version
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.ovsdb import database
 from ovncp.ovsdb.errors import OvsdbError
@@ -27,13 +27,16 @@ from ovncp.server.configuration import (
     TlsSettings,
 )
 from ovncp.server.daemon import Daemon
+from ovncp.server.limits import Limits
 from ovncp.server.runtime import Runtime
-from ovncp.server.runtime_commands import commands
+from ovncp.server.runtime_commands import commands, time_commands
 from ovncp.server.server import Server
-from ovncp.server.stream import TargetError
+from ovncp.server.subject import Subject
 from ovncp.server.syslog import SpecError
 from ovncp.server.unixctl import ControlSocketError, Unixctl
 from ovncp.server.vlog import Vlog
+from ovncp.server.watch import Watch
+from ovncp.server.workers import CommandLine, WorkerError
 from ovncp.wire.json_strict import MAX_DEPTH
 
 PROGRAM = "ovsdb-server"
@@ -46,7 +49,10 @@ SERVER_OPTIONS = (
     Option("no-dbs", help="start with no database at all"),
     Option("no-fsync", help="answer before the disk has it, as the C server does"),
     Option("config-file", Argument.REQUIRED, metavar="FILE", help="read what to serve from FILE"),
+    Option("workers", Argument.REQUIRED, "", "N", "serve clients from N processes"),
     Option("history-bytes", Argument.REQUIRED, metavar="N", help="what to keep for resuming"),
+    Option("limit", Argument.REQUIRED, metavar="NAME=N", help="bound what clients may have"),
+    Option("metrics", Argument.REQUIRED, metavar="HOST:PORT", help="show metrics there"),
 )
 LATER_OPTIONS = (
     Option("sync-from", Argument.REQUIRED, metavar="SERVER"),
@@ -82,6 +88,7 @@ class Settings:
     """The command line, checked. `run` is a shell command, or None.
 
     `saved` keeps what runtime commands change, where a monitor may start the server again.
+    `metrics` is HOST:PORT, or None.
     """
 
     configuration: Configuration
@@ -91,6 +98,9 @@ class Settings:
     saved: SavedConfiguration | None
     fsync: bool
     storing: database.Settings
+    limits: Limits
+    n_workers: int
+    metrics: str | None
 
 
 def usage() -> str:
@@ -105,7 +115,8 @@ def usage() -> str:
     head = (
         f"{PROGRAM}: Open vSwitch database server\n"
         f"usage: {PROGRAM} [OPTIONS] [DATABASE...]\n"
-        "where each DATABASE is a database file in ovsdb format.\n"
+        "where each DATABASE is a database file in ovsdb format, or relay:NAME:REMOTE[,REMOTE...]\n"
+        "for a database that is relayed from another server.\n"
         f"The default DATABASE, if none is given, is\n{dirs.dbdir()}/conf.db.\n"
     )
     return head + "".join(options.describe(title, table) for title, table in tables)
@@ -139,37 +150,53 @@ def settings_of(parsed: Parsed) -> Settings:
         saved=SavedConfiguration() if parsed.has("monitor") else None,
         fsync=not parsed.has("no-fsync"),
         storing=database.Settings(
-            _history_bytes(parsed), not parsed.has("disable-file-column-diff")
+            _number(parsed, "history-bytes", DEFAULT_HISTORY_BYTES),
+            not parsed.has("disable-file-column-diff"),
         ),
+        limits=Limits.parse(parsed.values("limit")),
+        n_workers=_number(parsed, "workers", 0),
+        metrics=parsed.last("metrics"),
     )
 
 
-def _history_bytes(parsed: Parsed) -> int:
-    text = parsed.last("history-bytes")
+_WORKER = (
+    "import sys; sys.path[:] = {path!r}; from ovncp.cli import worker; "
+    "sys.exit(worker.main({channel}, {connection}, sys.argv[1:]))"
+)
+
+
+def worker_command_line(argv: Sequence[str]) -> CommandLine:
+    """How to start a worker of a server that was started with `argv`."""
+
+    def of(channel: int, connection: int) -> Sequence[str]:
+        script = _WORKER.format(path=sys.path, channel=channel, connection=connection)
+        # As with the shims, nothing but that path says where modules come from.
+        return [sys.executable, "-IS", "-c", script, *argv]
+
+    return of
+
+
+def _number(parsed: Parsed, name: str, default: int) -> int:
+    text = parsed.last(name)
     if text is None:
-        return DEFAULT_HISTORY_BYTES
-    if not text.isdecimal():
-        raise ConfigurationError(f"--history-bytes: {text} is not a number of bytes")
+        return default
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigurationError(f"--{name}: {text} is not a number")
     return int(text)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the server; `argv` is without the program's name. Returns the exit status."""
     log = vlog.install(PROGRAM)
-    hooks = {**log.hooks(), "help": _show(usage), "version": _show(version)}
+    hooks = {**log.hooks(), "help": _show(usage), "version": _show(lambda: version.text(PROGRAM))}
     try:
         parsed = options.parse(argv, TABLE, hooks)
         settings = settings_of(parsed)
         started = daemon.start(daemon.settings(PROGRAM, parsed.options), log)
-        return _run(settings, log, started)
+        return run_loop(_serve(settings, log, started, argv))
     except (OptionError, SpecError, ConfigurationError, ControlSocketError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
-
-
-def version() -> str:
-    """The text of --version, and what the command `version` answers."""
-    return f"{PROGRAM} (ovncp) {ovncp.__version__}\n"
 
 
 def _show(text: Callable[[], str]) -> Callable[[str | None], NoReturn]:
@@ -180,15 +207,16 @@ def _show(text: Callable[[], str]) -> Callable[[str | None], NoReturn]:
     return show
 
 
-def _run(settings: Settings, log: Vlog, started: Daemon) -> int:
+def run_loop(work: Coroutine[Any, Any, int]) -> int:
+    """What `work`, a server of whatever kind, returns when it is over."""
     gc.disable()
     uvloop.install()
     # A message nests up to MAX_DEPTH levels; what walks one may need a few calls for each.
     sys.setrecursionlimit(10 * MAX_DEPTH)
-    return asyncio.run(_serve(settings, log, started))
+    return asyncio.run(work)
 
 
-def _collect_young_garbage() -> None:
+def collect_young_garbage() -> None:
     """Look for cycles among new objects only, each object once.
 
     What is kept, rows above all, is in no cycle that ends; what is in one, an error with its
@@ -200,25 +228,37 @@ def _collect_young_garbage() -> None:
     gc.enable()
 
 
-async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
+async def _serve(settings: Settings, log: Vlog, started: Daemon, argv: Sequence[str]) -> int:
     clock = Clock()
-    server = Server(clock, uuids.make_source(os.urandom(32)), settings.storing)
+    server = Server(clock, uuids.make_source(os.urandom(32)), settings.storing, settings.limits)
     runtime = Runtime(
         server,
-        log,
         fsync=settings.fsync,
         config_file=settings.config_file,
         save=settings.saved.save if settings.saved is not None else None,
+        n_workers=settings.n_workers,
+        worker=worker_command_line(argv),
     )
     stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    unixctl = Unixctl(PROGRAM, version().rstrip(), settings.unixctl)
-    unixctl.register_all([*log.commands(), *commands(runtime, lambda: _stop(stopped, 0))])
+    unixctl = Unixctl(PROGRAM, version.text(PROGRAM), settings.unixctl)
+    unixctl.register_all(commands(runtime, lambda: _stop(stopped, 0)))
+    shared = [*log.commands(), *time_commands(clock)]
+    if runtime.workers is not None:
+        shared = [runtime.workers.shared(command) for command in shared]
+    unixctl.register_all(shared)
+    subject = Subject(server, runtime.remotes, runtime.compaction.latest)
+    watch = Watch(subject, runtime.workers)
+    unixctl.register_all(watch.commands())
     try:
+        if settings.metrics is not None:
+            await watch.serve(settings.metrics)
         await runtime.apply(_configuration(settings))
+        collect_young_garbage()
+        watch.start()
         await unixctl.start()
-    except (ConfigurationError, OvsdbError, TargetError, OSError) as error:
+    except (ConfigurationError, ControlSocketError, OvsdbError, OSError, WorkerError) as error:
+        await runtime.close()
         log.fatal("ovsdb_server", str(error))
-    _collect_young_garbage()
     loop = asyncio.get_running_loop()
     child: subprocess.Popen[bytes] | None = None
     if settings.run is not None:
@@ -226,10 +266,11 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon) -> int:
     started.complete()
     if child is None:
         # Not on the terminal that has just been left.
-        _LOG.info("%s", version().rstrip())
+        _LOG.info("%s (ovncp) %s", PROGRAM, ovncp.__version__)
     for terminating in daemon.FATAL_SIGNALS:
         loop.add_signal_handler(terminating, _stop, stopped, terminating)
     number = await stopped
+    await watch.close()
     await runtime.close()
     await unixctl.close()
     if number:

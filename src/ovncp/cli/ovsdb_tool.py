@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 import ovncp
-from ovncp.cli import options
+from ovncp.cli import options, version
 from ovncp.cli.options import Argument, Option, OptionError
 from ovncp.ops.refusal import Refusal
 from ovncp.ovsdb.errors import OvsdbError
@@ -31,6 +31,7 @@ FALSE_STATUS = 2
 TOOL_OPTIONS = (
     Option("more", short="m", help="increase show-log verbosity"),
     Option("rbac-role", Argument.REQUIRED, metavar="ROLE", help="RBAC role for transact and query"),
+    Option("option", short="o", help="list the options, one on each line"),
 )
 CLUSTER_OPTIONS = (
     Option("cid", Argument.REQUIRED, metavar="UUID"),
@@ -154,11 +155,6 @@ def usage() -> str:
         options.describe("Other options", TOOL_OPTIONS + options.GENERAL_OPTIONS),
     ]
     return "".join(lines)
-
-
-def version() -> str:
-    """The text of --version."""
-    return f"{PROGRAM} (ovncp) {ovncp.__version__}\n"
 
 
 def _exit_with(text: Callable[[], str]) -> options.Hook:
@@ -367,4 +363,8 @@ COMMANDS = {
     "list-commands": Command(_list_commands, "", 0, None),
     "cluster-to-standalone": Command(_refuse, "db clusterdb", 2, 2),
 }
-_TEXT_HOOKS = {"help": _exit_with(usage), "version": _exit_with(version)}
+_TEXT_HOOKS = {
+    "help": _exit_with(usage),
+    "option": _exit_with(lambda: options.listing(TABLE)),
+    "version": _exit_with(lambda: version.text(PROGRAM)),
+}

@@ -33,6 +33,8 @@ OPTIONS = (
     Option("schema-dir", Argument.REQUIRED, "", "DIR", "where OVN's schemas are (/usr/share/ovn)"),
     Option("nb-port", Argument.REQUIRED, "", "PORT", "TCP port of the Northbound (6641)"),
     Option("sb-port", Argument.REQUIRED, "", "PORT", "TCP port of the Southbound (6642)"),
+    Option("nb-metrics", Argument.REQUIRED, "", "HOST:PORT", "where NB's metrics are (none)"),
+    Option("sb-metrics", Argument.REQUIRED, "", "HOST:PORT", "where SB's metrics are (none)"),
     Option("northd", Argument.REQUIRED, "", "yes|no", "whether to run ovn-northd (yes)"),
     Option("no-northd", help="the same as --northd=no"),
 )
@@ -41,10 +43,14 @@ DEFAULTS = {
     "schema-dir": "/usr/share/ovn",
     "nb-port": "6641",
     "sb-port": "6642",
+    "nb-metrics": "none",
+    "sb-metrics": "none",
     "northd": "yes",
 }
 ENVIRONMENT = {f"OVNCP_{name.upper().replace('-', '_')}": name for name in DEFAULTS}
 """The variables that set what an option of this name does not."""
+
+_NO_METRICS = DEFAULTS["nb-metrics"]
 
 OURS = (sys.executable, "-m", "ovncp")
 
@@ -62,6 +68,8 @@ class Settings:
     schema_dir: Path
     nb_port: int
     sb_port: int
+    nb_metrics: str
+    sb_metrics: str
     northd: bool
 
 
@@ -84,6 +92,7 @@ class Side(NamedTuple):
     file: str
     stem: str
     port: Callable[[Settings], int]
+    metrics: Callable[[Settings], str]
 
 
 NB = Side(
@@ -95,6 +104,7 @@ NB = Side(
     "nb.db",
     "ovnnb_db",
     lambda settings: settings.nb_port,
+    lambda settings: settings.nb_metrics,
 )
 SB = Side(
     "sb",
@@ -105,6 +115,7 @@ SB = Side(
     "sb.db",
     "ovnsb_db",
     lambda settings: settings.sb_port,
+    lambda settings: settings.sb_metrics,
 )
 SIDES = (NB, SB)
 
@@ -144,6 +155,8 @@ def settings_of(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         schema_dir=Path(values["schema-dir"]).absolute(),
         nb_port=_port("nb-port", values),
         sb_port=_port("sb-port", values),
+        nb_metrics=values["nb-metrics"],
+        sb_metrics=values["sb-metrics"],
         northd=_yes_or_no("northd", values),
     )
     if settings.nb_port == settings.sb_port:
@@ -201,6 +214,7 @@ def server_program(side: Side, settings: Settings, server: Sequence[str]) -> Pro
     """The server of one side."""
     directory = settings.data_dir
     socket = directory / f"{side.stem}.sock"
+    metrics = side.metrics(settings)
     remotes = (
         f"punix:{socket}",
         f"ptcp:{side.port(settings)}:{preflight.LOOPBACK}",
@@ -209,6 +223,7 @@ def server_program(side: Side, settings: Settings, server: Sequence[str]) -> Pro
     argv = (
         *server,
         *(f"--remote={remote}" for remote in remotes),
+        *([f"--metrics={metrics}"] if metrics != _NO_METRICS else []),
         *_daemon_options(directory, side.stem, f"ovsdb-server-{side.name}"),
         str(directory / side.file),
     )

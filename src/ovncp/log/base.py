@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Chunks = bytes | Iterable[bytes] | AsyncIterable[bytes]
 """One JSON text, whole or in pieces of any size, so that a large one never is in memory at once."""
@@ -55,7 +55,11 @@ class Conflict(LogError):
 
 
 class OutcomeUnknown(LogError):
-    """The append may or may not have happened: settle it by reading from its index."""
+    """The append may or may not have happened: settle it by reading from its index.
+
+    Once a read from there has succeeded, it has given out the entries, marked as `own`, or they
+    will not appear later.
+    """
 
 
 class Compacted(LogError):
@@ -80,22 +84,29 @@ class LeaseLost(LogError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One transaction: `data` is its JSON text, without a new-line at its end."""
+    """One transaction: `data` is its JSON text, without a new-line at its end.
+
+    `own` tells whether this handle appended it, on engines where others append too: entries of two
+    servers can be the same to the byte.  Two entries are equal whoever appended them.
+    """
 
     index: int
     data: bytes
+    own: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state as of `index`, inclusive; `data` is b"" when the database was empty then.
 
-    `schema` and `data` are JSON texts without a new-line at their end.
+    `schema` and `data` are JSON texts without a new-line at their end.  `history` is what
+    `save_snapshot` was given with it, or b"" where that was lost: see there.
     """
 
     index: int
     schema: bytes
     data: bytes
+    history: bytes = b""
 
 
 class Lease(ABC):
@@ -163,12 +174,17 @@ class Log(ABC):
         """The latest snapshot: one with the schema alone when nothing was saved so far."""
 
     @abstractmethod
-    async def save_snapshot(self, index: int, data: Chunks) -> None:
+    async def save_snapshot(self, index: int, data: Chunks, history: Chunks = b"") -> None:
         """Keep `data` as the state as of `index`, with the schema as it is.
 
         `index` lies between the present snapshot's and the last entry.  From then on the entries
         up to `index` may be dropped at any time.  Appends go on meanwhile.  One runs at a time,
         further ones wait.
+
+        `history` is how the state came about lately: bytes that mean something to the database
+        alone.  It is worth less than the snapshot, so an engine may lose it at any time, and that
+        it could not be stored is no failure.  But it never comes back with another snapshot than
+        the one that it was saved with, nor changed, nor in part.
 
         Raises:
             LogError: `index` is outside of that range, or the snapshot could not be stored; the
@@ -183,11 +199,31 @@ class Log(ABC):
     async def convert(self, index: int, schema: bytes, data: Chunks) -> None:
         """Change the schema, as the change that takes `index`; durable on return.
 
-        Afterwards the snapshot is `(index, schema, data)` and the next free index is `index` + 1:
-        whoever appends at `index` has a conflict, whoever reads it is sent to the snapshot.
+        Afterwards the snapshot is `(index, schema, data)`, with no history, and the next free index
+        is `index` + 1: whoever appends at `index` has a conflict, whoever reads it is sent to the
+        snapshot.
 
         Raises: as `append`.
         """
+
+    async def disown(self, index: int) -> str:
+        """Disown the entries from `index` on, as the first of them makes no sense to the database.
+
+        For the opening only, before anything is appended.  `index` is then the next free one; it
+        may be the snapshot's, which leaves a log of the schema alone.  What is stored of them is
+        kept for people to look at before anything takes its place.  Returns where it is, in words.
+
+        Raises:
+            LogError: they are not for this server alone to judge.
+        """
+        raise LogError(f"entry {index} cannot be read")
+
+    async def leave_out(self, index: int) -> str:
+        """Note that entry `index` could be read but not applied, so that no snapshot includes it.
+
+        As with `disown`, it is kept for people to look at.  Returns where it is, in words.
+        """
+        return f"entry {index}"
 
     @abstractmethod
     async def acquire(self, name: str, ttl_ms: int) -> Lease:

@@ -7,14 +7,16 @@ one builds a compacted file beside it, and asks the first only for the exchange 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from ovncp.log.base import Chunks, Entry, Lease, Log, LogError, Snapshot
+from ovncp.log.chunks import cut
 from ovncp.log.growth import Growth
 from ovncp.log.leases import LocalLeases
-from ovncp.log.logfile import LogFile, Rewrite
+from ovncp.log.logfile import LogFile
+from ovncp.log.rewrite import Rewrite
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,8 +27,8 @@ _PIECE_BYTES = 1 << 20
 class FileLog(Log):
     """A log in a standalone database file; leases are among the tasks of this process.
 
-    Entry 1 is the file's first transaction record at the time of opening.  `file` is for what
-    only files have: figures, and disowning a tail during the opening.
+    Entry 1, or snapshot 1, is the file's first transaction record at the time of opening.  `file`
+    is for the figures that only files have.
     """
 
     def __init__(self, file: LogFile):
@@ -70,10 +72,10 @@ class FileLog(Log):
     async def snapshot(self) -> Snapshot:
         return await self._owned(self.file.snapshot)
 
-    async def save_snapshot(self, index: int, data: Chunks) -> None:
+    async def save_snapshot(self, index: int, data: Chunks, history: Chunks = b"") -> None:
         """See `Log.save_snapshot`; the file is compacted at once."""
         self._check_open()
-        await self._rewrite(Rewrite(self.file, index), data)
+        await self._rewrite(Rewrite(self.file, index), data, history)
 
     async def compact(self, index: int) -> None:
         """See `Log.compact`; there is nothing left to do after `save_snapshot`."""
@@ -82,15 +84,23 @@ class FileLog(Log):
 
     async def convert(self, index: int, schema: bytes, data: Chunks) -> None:
         self._check_open()
-        await self._rewrite(Rewrite(self.file, index, schema), data)
+        await self._rewrite(Rewrite(self.file, index, schema), data, b"")
 
-    async def _rewrite(self, rewrite: Rewrite, data: Chunks) -> None:
+    async def disown(self, index: int) -> str:
+        return await self._owned(self.file.disown, index)
+
+    async def leave_out(self, index: int) -> str:
+        return await self._owned(self.file.leave_out, index)
+
+    async def _rewrite(self, rewrite: Rewrite, data: Chunks, history: Chunks) -> None:
         async with self._one_rewrite:
             self._check_open()
             try:
                 await self._aside(rewrite.begin)
-                async for piece in _pieces(data):
+                async for piece in cut(data, _PIECE_BYTES):
                     await self._aside(rewrite.write, piece)
+                async for piece in cut(history, _PIECE_BYTES):
+                    await self._aside(rewrite.history.write, piece)
                 await self._aside(rewrite.finish)
                 await self._aside(self._exchange, rewrite)
             finally:
@@ -127,27 +137,3 @@ class FileLog(Log):
     def _check_open(self) -> None:
         if self._closed:
             raise LogError(f"{self.file.name}: the log is closed")
-
-
-async def _pieces(data: Chunks) -> AsyncIterator[bytes]:
-    """`data` in pieces of about a mebibyte, each worth a trip to another thread."""
-    gathered, size = [], 0
-    async for chunk in _each(data):
-        gathered.append(chunk)
-        size += len(chunk)
-        if size >= _PIECE_BYTES:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    if size:
-        yield b"".join(gathered)
-
-
-async def _each(data: Chunks) -> AsyncIterator[bytes]:
-    if isinstance(data, bytes):
-        yield data
-    elif isinstance(data, AsyncIterable):
-        async for chunk in data:
-            yield chunk
-    else:
-        for chunk in data:
-            yield chunk

@@ -1,12 +1,14 @@
 """A standalone database file (ovsdb(5)) as a log: the synchronous half, for one thread at a time.
 
 The first record of the file is the schema, each further one a transaction.  A file just opened has
-its schema as snapshot 0 and its transaction records as entries 1 and on.  `Rewrite` builds a new
-file of schema, snapshot and remaining entries and puts it in the old one's place; the indexes go
-on as they were until the file is opened again, when the snapshot's record is entry 1.
+its schema as snapshot 0 and its transaction records as entries 1 and on; but where a history file
+belongs to its first transaction record, that is snapshot 1.  A `Rewrite` puts a new file of schema,
+snapshot and remaining entries in the old one's place; the indexes go on as they were until the file
+is opened again.
 
 The bytes after `size` are never part of the log: the remains of a write that failed, or that a
-crash interrupted.  They are truncated before anything else is written.
+crash interrupted, or what the database could not read.  They are truncated before anything else is
+written; and those that we did not write ourselves are kept aside before that.
 
 About a failed fsync: the kernel may drop the pages that it could not write and report success the
 next time, so no retry can be trusted to have saved them.  We do not retry: the append is taken
@@ -17,20 +19,16 @@ whole in memory, and the next append writes all of it.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
 import logging
 import os
 import stat
-import tempfile
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import IO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ovncp.log import lockfile, record
+from ovncp.log import aside, durable, history_file, lockfile, record, standalone
 from ovncp.log.base import (
     Compacted,
     Conflict,
@@ -40,85 +38,15 @@ from ovncp.log.base import (
     OutcomeUnknown,
     Snapshot,
 )
+from ovncp.log.durable import io_error, io_errors
 from ovncp.log.record import Record
+
+if TYPE_CHECKING:
+    from ovncp.log.rewrite import Rewrite
 
 _logger = logging.getLogger("ovncp.ovsdb_log")
 
-_MODE = 0o660
 _BATCH_BYTES = 1 << 20
-_COPY_BYTES = 1 << 26
-# The remaining tail of a rewrite is copied while appends wait once it is this short.
-_SHORT_TAIL = 1 << 18
-
-
-def magic(path: str) -> str:
-    """`record.STANDALONE` or `record.CLUSTERED`; `LogError` if `path` is no database file."""
-    with _open_to_read(path) as stream:
-        return record.identify(stream.peek(record.LONGEST_HEADER), path)
-
-
-def read_records(path: str) -> Iterator[Record]:
-    """The records of the standalone file `path`, the schema first; takes no lock.
-
-    Raises `LogError` if it is not a standalone file, `Corrupt` at a torn or damaged record.
-    """
-    with _open_to_read(path) as stream:
-        _check_standalone(stream, path)
-        yield from record.scan(stream, path)
-
-
-@contextmanager
-def _open_to_read(path: str) -> Iterator[io.BufferedReader]:
-    with _io_errors(f"{path}: open failed"):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with _io_errors(f"{path}: read error"), _reader(fd) as stream:
-            yield stream
-    finally:
-        os.close(fd)
-
-
-def _reader(fd: int) -> io.BufferedReader:
-    return io.BufferedReader(io.FileIO(fd, closefd=False), _BATCH_BYTES)
-
-
-def _check_standalone(stream: io.BufferedReader, name: str) -> None:
-    # A look ahead rather than reading and seeking back, as a pipe cannot.
-    if record.identify(stream.peek(record.LONGEST_HEADER), name) != record.STANDALONE:
-        raise LogError(f"{name}: cannot apply this operation to clustered database file")
-
-
-def create(path: str, schema: bytes, records: Iterable[bytes] = ()) -> None:
-    """Make the database file `path` of `schema` and the transactions `records`, JSON texts all.
-
-    The file appears whole and durable, or not at all.  A dangling symlink is made to lead to it.
-    Raises `Locked` if another process holds the name, `LogError` if it exists.
-    """
-    lock = lockfile.lock(path)
-    try:
-        target = lockfile.follow_symlinks(path)
-        with _io_errors(f"{path}: create failed"):
-            if os.path.lexists(target):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            fd = _create_temporary(target)
-        _fill(fd, path, target, [schema, *records])
-    finally:
-        lock.release()
-
-
-def _fill(fd: int, name: str, target: str, texts: list[bytes]) -> None:
-    try:
-        with _io_errors(f"{name}: write failed"):
-            _write_all(fd, b"".join(map(record.encode, texts)), 0)
-            os.fsync(fd)
-            os.rename(_temporary(target), target)
-            _sync_directory(target)
-    except LogError:
-        with suppress(FileNotFoundError):
-            os.unlink(_temporary(target))
-        raise
-    finally:
-        os.close(fd)
 
 
 class LogFile:
@@ -140,6 +68,9 @@ class LogFile:
         self._fsync = fsync
         self._strict = strict
         self._directory_pending = False
+        # What is not used but may be worth something, until it has been kept aside.
+        self._tail_is_foreign = False
+        self._left_out: list[aside.Span] = []
         self._lock = lockfile.lock(path)
         try:
             self._fd = self._open()
@@ -148,42 +79,59 @@ class LogFile:
             raise
 
     def _open(self) -> int:
-        with _io_errors(f"{self.name}: open failed"):
+        with io_errors(f"{self.name}: open failed"):
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            with _io_errors(f"{self.name}: read error"), _reader(fd) as stream:
-                _check_standalone(stream, self.name)
+            with io_errors(f"{self.name}: read error"), standalone.reader(fd) as stream:
                 self._load(stream)
-                self._trailing = os.fstat(fd).st_size != self._size
+                self._trailing = self._tail_is_foreign = os.fstat(fd).st_size != self._size
+                self._schema = record.data_of(os.pread(fd, self._schema_end, 0))
         except BaseException:
             os.close(fd)
             raise
         return fd
 
     def _load(self, stream: io.BufferedReader) -> None:
-        records = record.scan(stream, self.name)
-        first = next(records)
-        self._schema = first.data
-        self._snapshot = (0, first.end, first.end)  # index, start and end of its record
+        records = standalone.scan(stream, self.name, with_data=False)
+        schema = next(records)
+        self._snapshot = (0, schema.end, schema.end)  # index, start and end of its record
+        self._snapshot_sha1 = ""
         self._starts = array("Q")  # where the record of each entry after the snapshot starts
-        self._size = self._base_size = first.end
+        self._size = self._base_size = self._schema_end = schema.end
         self._next_index = 1
         try:
             for entry in records:
-                self._starts.append(entry.offset)
-                self._next_index += 1
-                self._size = entry.end
-                if len(self._starts) == 1:
-                    self._base_size = entry.end
+                self._add(entry)
         except Corrupt as error:
             if self._strict:
                 raise
             _logger.warning("%s", error)
-            _logger.warning(
-                "%s: nothing from offset %d on is used; the next write cuts it off",
-                self.name,
-                self._size,
-            )
+            self._warn_of_tail()
+
+    def _add(self, entry: Record) -> None:
+        if self._next_index == 1 and history_file.is_there(self.path, entry.sha1):
+            self._snapshot = (1, entry.offset, entry.end)
+            self._snapshot_sha1 = entry.sha1
+        else:
+            self._starts.append(entry.offset)
+        if self._next_index == 1:
+            self._base_size = entry.end
+        self._next_index += 1
+        self._size = entry.end
+
+    def _warn_of_tail(self) -> None:
+        _logger.warning(
+            "%s: nothing from offset %d on is used; the next write cuts it off, "
+            "and keeps it in a file %s.unreadable-*",
+            self.name,
+            self._size,
+            os.path.basename(self.target),
+        )
+
+    @property
+    def target(self) -> str:
+        """The file itself, where `path` is a symlink to it."""
+        return lockfile.follow_symlinks(self.path)
 
     @property
     def size(self) -> int:
@@ -220,12 +168,12 @@ class LogFile:
         records = [record.encode(data) for data in entries]
         failed = "write failed"
         try:
-            _write_all(self._fd, b"".join(records), self._size)
+            durable.write_all(self._fd, b"".join(records), self._size)
             failed = "fsync failed"
             if self._fsync:
                 os.fdatasync(self._fd)
         except OSError as error:
-            self._take_back(_io_error(f"{self.name}: {failed}", error), error)
+            self._take_back(io_error(f"{self.name}: {failed}", error), error)
         for encoded in records:
             self._starts.append(self._size)
             self._size += len(encoded)
@@ -250,16 +198,28 @@ class LogFile:
 
     def _settle(self) -> None:
         """Make the file on disk be what we know of it, before anything is added to it."""
+        self._keep_aside(self._tail())
         if self._trailing:
-            with _io_errors(f"{self.name}: cannot truncate to length {self._size}"):
+            with io_errors(f"{self.name}: cannot truncate to length {self._size}"):
                 os.ftruncate(self._fd, self._size)
                 if self._fsync:
                     os.fsync(self._fd)
             self._trailing = False
         if self._directory_pending:
-            with _io_errors(f"{self.name}: fsync of the directory failed"):
-                _sync_directory(self.path)
+            with io_errors(f"{self.name}: fsync of the directory failed"):
+                durable.sync_directory(self.target)
             self._directory_pending = False
+
+    def _tail(self) -> list[aside.Span]:
+        """What is stored after the log, unless it is our own that failed."""
+        return [(self._size, os.fstat(self._fd).st_size)] if self._tail_is_foreign else []
+
+    def _keep_aside(self, spans: list[aside.Span]) -> None:
+        if spans:
+            with io_errors(f"{self.name}: cannot keep what could not be read"):
+                name = aside.keep(self._fd, spans, self.target)
+            _logger.warning("%s: what could not be read is kept in %s", self.name, name)
+        self._tail_is_foreign = False
 
     def read(self, from_index: int) -> list[Entry]:
         """The entries from `from_index` on, about a mebibyte of them; none at the end.
@@ -291,8 +251,10 @@ class LogFile:
     def snapshot(self) -> Snapshot:
         """See `Log.snapshot`."""
         index, start, end = self._snapshot
-        data = record.data_of(self._bytes(start, end)) if end > start else b""
-        return Snapshot(index, self._schema, data)
+        if end == start:
+            return Snapshot(index, self._schema, b"")
+        history = history_file.read(self.path, self._snapshot_sha1)
+        return Snapshot(index, self._schema, record.data_of(self._bytes(start, end)), history)
 
     def where(self, index: int) -> str:
         """The record of entry `index` in the words of the C server's messages about it."""
@@ -300,26 +262,36 @@ class LogFile:
         head = self._bytes(start, end).index(b"\n") + 1
         return f"{self.name}: {end - start - head} bytes starting at offset {start + head}"
 
-    def drop_from(self, index: int) -> None:
-        """Disown the entries from `index` on: their records make no sense to the database.
-
-        For the opening only, before anyone else reads the log.  The file keeps them until the
-        next write, as with a torn record, so that they can still be looked at.
-        """
+    def disown(self, index: int) -> str:
+        """See `Log.disown`."""
+        where = self.where(index)
         start, _ = self._span(index)
+        if index <= self._snapshot[0]:
+            self._snapshot = (index - 1, start, start)
+            self._starts = array("Q")
         del self._starts[index - self._snapshot[0] - 1 :]
         self._size = start
         self._next_index = index
-        self._trailing = True
+        self._trailing = self._tail_is_foreign = True
+        self._warn_of_tail()
+        return where
+
+    def leave_out(self, index: int) -> str:
+        """See `Log.leave_out`."""
+        self._left_out.append(self._span(index))
+        return self.where(index)
 
     def _span(self, index: int) -> tuple[int, int]:
-        first = index - self._snapshot[0] - 1
+        snapshot_index, start, end = self._snapshot
+        if index == snapshot_index:
+            return start, end
+        first = index - snapshot_index - 1
         bounds = [*self._starts[first : first + 2], self._size]
         return bounds[0], bounds[1]
 
     def _bytes(self, start: int, end: int) -> bytes:
         pieces: list[bytes] = []
-        with _io_errors(f"{self.name}: read failed"):
+        with io_errors(f"{self.name}: read failed"):
             while start < end:  # The kernel gives no more than 2 GiB at a time.
                 piece = os.pread(self._fd, end - start, start)
                 if not piece:
@@ -328,28 +300,13 @@ class LogFile:
                 start += len(piece)
         return b"".join(pieces)
 
-    def rewrite(self, index: int, data: Iterable[bytes], schema: bytes | None = None) -> None:
-        """Save a snapshot and compact, or convert if `schema` is given, in one go.
-
-        See `Log.save_snapshot` and `Log.convert`; for programs without an event loop.
-        """
-        rewrite = Rewrite(self, index, schema)
-        try:
-            rewrite.begin()
-            for piece in data:
-                rewrite.write(piece)
-            rewrite.finish()
-            self.adopt(rewrite)
-        finally:
-            rewrite.discard()
-
     def copy_tail(self, start: int, fd: int) -> int:
         """Append the log's bytes from `start` on to `fd`; return where they end.
 
         Safe beside a thread that appends: what the log holds already does not change.
         """
         end = self._size
-        _copy(self._fd, fd, start, end)
+        durable.copy(self._fd, fd, start, end)
         return end
 
     def check_snapshot(self, index: int) -> None:
@@ -376,13 +333,17 @@ class LogFile:
         """
         rewrite.check()
         old_tail, new_tail = rewrite.complete()
-        with _io_errors(f'failed to rename "{rewrite.path}" to "{rewrite.target}"'):
+        self._keep_aside([*self._left_out, *self._tail()])
+        with io_errors(f'failed to rename "{rewrite.path}" to "{rewrite.target}"'):
             os.rename(rewrite.path, rewrite.target)
+        rewrite.history.put()
+        self._left_out = []
         kept = self._starts[rewrite.index - self._snapshot[0] :]
         self._starts = array("Q", [start - old_tail + new_tail for start in kept])
         self._size += new_tail - old_tail
         self._next_index = rewrite.index + 1 + len(kept)
         self._snapshot = (rewrite.index, rewrite.snapshot_start, new_tail)
+        self._snapshot_sha1 = rewrite.snapshot_sha1
         self._base_size = new_tail
         self._schema = rewrite.schema
         os.close(self._fd)
@@ -399,158 +360,3 @@ class LogFile:
             os.close(self._fd)
             self._fd = -1
             self._lock.release()
-
-
-class Rewrite:
-    """A new file for a log, built beside the old one: schema, snapshot, later entries.
-
-    Its methods run in order in one thread, which need not be the log's; `check`, `complete` and
-    `give_up_fd` are for the log, from `LogFile.adopt`.  At any point before, a crash leaves the
-    old file, and a temporary one that the next rewrite removes.
-    """
-
-    def __init__(self, log: LogFile, index: int, schema: bytes | None = None):
-        """A snapshot of `log` as of `index`; or its conversion to `schema`, as the change `index`.
-
-        Raises nothing; see `begin`.
-        """
-        self.index = index
-        self.target = lockfile.follow_symlinks(log.path)
-        self.path = _temporary(self.target)
-        self.schema = log.schema if schema is None else schema
-        self.snapshot_start = 0
-        self._log = log
-        self._converts = schema is not None
-        self._fd = -1
-        self._spool: IO[bytes] | None = None
-        self._sha1 = hashlib.sha1()
-        self._length = 0
-        self._tail_start = 0
-        self._copied_to = 0
-
-    def check(self) -> None:
-        """Raise `Conflict` or `LogError` if this does not fit the log as it is now."""
-        if self._converts:
-            self._log.check_next(self.index)
-        else:
-            self._log.check_snapshot(self.index)
-
-    def begin(self) -> None:
-        """Open the temporary file and write the schema."""
-        self.check()
-        schema = record.encode(self.schema)
-        with self._io_errors():
-            self._fd = _create_temporary(self.target)
-            os.fchmod(self._fd, self._log.mode())
-            # The header names the length and the checksum of what follows it, so the snapshot is
-            # collected here first, in a file without a name.
-            directory = os.path.dirname(self.target)
-            self._spool = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
-            _write_all(self._fd, schema, 0)
-        self.snapshot_start = len(schema)
-
-    def write(self, piece: bytes) -> None:
-        """Add a piece of the snapshot's JSON text."""
-        assert self._spool
-        with self._io_errors():
-            _write_all(self._spool.fileno(), piece, self._length)
-        self._sha1.update(piece)
-        self._length += len(piece)
-
-    def finish(self) -> None:
-        """The snapshot's text is whole: write its record, and after it most of the tail."""
-        with self._io_errors():
-            if self._length:
-                self._copy_snapshot()
-            self._tail_start = os.lseek(self._fd, 0, os.SEEK_END)
-            if not self._converts:
-                self._copied_to = self._log.position_after(self.index)
-                self._copy_most_of_the_tail()
-            os.fsync(self._fd)
-
-    def _copy_snapshot(self) -> None:
-        self.write(b"\n")
-        assert self._spool
-        header = record.header(self._length, self._sha1.hexdigest())
-        _write_all(self._fd, header, self.snapshot_start)
-        os.lseek(self._fd, 0, os.SEEK_END)
-        _copy(self._spool.fileno(), self._fd, 0, self._length)
-        self._spool.close()
-
-    def _copy_most_of_the_tail(self) -> None:
-        while self._log.size - self._copied_to > _SHORT_TAIL:
-            self._copied_to = self._log.copy_tail(self._copied_to, self._fd)
-
-    def complete(self) -> tuple[int, int]:
-        """Bring the file up to date and to disk; return where the tail was and where it is."""
-        if self._converts:
-            return self._log.size, self._tail_start
-        with self._io_errors():
-            self._log.copy_tail(self._copied_to, self._fd)
-            os.fsync(self._fd)
-        return self._log.position_after(self.index), self._tail_start
-
-    def give_up_fd(self) -> int:
-        """The file's descriptor, which is the log's from now on."""
-        fd, self._fd = self._fd, -1
-        return fd
-
-    def discard(self) -> None:
-        """Remove what was built, unless the log has adopted it."""
-        if self._spool:
-            self._spool.close()
-        if self._fd >= 0:
-            os.close(self.give_up_fd())
-            try:
-                os.unlink(self.path)
-            except OSError as error:  # The next rewrite removes it, or says why it cannot.
-                _logger.warning("failed to remove %s (%s)", self.path, error.strerror)
-
-    def _io_errors(self) -> AbstractContextManager[None]:
-        return _io_errors(f"{self.path}: write failed")
-
-
-def _temporary(target: str) -> str:
-    return f"{target}.tmp"
-
-
-def _create_temporary(target: str) -> int:
-    path = _temporary(target)
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    written = os.pwrite(fd, data, offset)
-    while written < len(data):  # Cut short, as by a disk that is full: the next try says why.
-        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
-
-
-def _copy(source: int, destination: int, start: int, end: int) -> None:
-    """Append the bytes from `start` to `end` of a file to another, within the kernel."""
-    while start < end:
-        copied = os.sendfile(destination, source, start, min(end - start, _COPY_BYTES))
-        if not copied:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        start += copied
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(os.path.dirname(lockfile.follow_symlinks(path)) or ".", os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _io_errors(details: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _io_error(details, error) from error
-
-
-def _io_error(details: str, error: OSError) -> LogError:
-    return LogError(details, tag="I/O error", io_error=error.strerror)

@@ -51,12 +51,12 @@ class MemoryLog(Log):
         self._check_open()
         return self._snapshot
 
-    async def save_snapshot(self, index: int, data: Chunks) -> None:
-        text = await join(data)
+    async def save_snapshot(self, index: int, data: Chunks, history: Chunks = b"") -> None:
+        text, past = await join(data), await join(history)
         self._check_open()
         if not self._snapshot.index <= index < self._next_index:
             raise LogError(f"cannot save a snapshot at {index}")
-        self._snapshot = Snapshot(index, self._snapshot.schema, text)
+        self._snapshot = Snapshot(index, self._snapshot.schema, text, past)
 
     async def compact(self, index: int) -> None:
         self._check_open()
@@ -71,6 +71,14 @@ class MemoryLog(Log):
         self._entries = []
         self._next_index += 1
         self._growth.notify()
+
+    async def disown(self, index: int) -> str:
+        self._check_open()
+        if index <= self._snapshot.index:
+            self._snapshot = Snapshot(index - 1, self._snapshot.schema, b"")
+        self._entries = [entry for entry in self._entries if entry.index < index]
+        self._next_index = index
+        return f"entry {index}"
 
     async def acquire(self, name: str, ttl_ms: int) -> Lease:
         self._check_open()

@@ -31,6 +31,8 @@ _READ_SIZE = 1 << 20
 class Record:
     """One record: where its header begins and its JSON text, without the new-line at its end.
 
+    The text is b"" where it was not asked for.
+
     Its body is from `start` to `end`, the new-line included.
     `sha1` is the checksum as the header has it, in lower-case hex; it covers the new-line too.
     """
@@ -72,11 +74,11 @@ def identify(beginning: bytes, name: str) -> str:
     return magic
 
 
-def scan(stream: BinaryIO, name: str) -> Iterator[Record]:
+def scan(stream: BinaryIO, name: str, *, with_data: bool = True) -> Iterator[Record]:
     """The records of a standalone file from the start of `stream` on, each checked.
 
-    Raises `Corrupt` at the first that is torn or damaged; nothing after it can be trusted, since
-    its length cannot be.
+    Without `with_data` a record of any size takes little memory.  Raises `Corrupt` at the first
+    that is torn or damaged; nothing after it can be trusted, since its length cannot be.
     """
     offset = 0
     while line := stream.readline(LONGEST_HEADER):
@@ -84,10 +86,9 @@ def scan(stream: BinaryIO, name: str) -> Iterator[Record]:
         if match is None or match[1] != b"JSON" or int(match[2]) == 0:
             raise _bad_header(name, offset, line)
         start, length, sha1 = offset + len(line), int(match[2]), match[3].decode().lower()
-        body = _read_body(stream, length)
-        if len(body) < length:
-            raise _torn(name, start, length, len(body))
-        actual = hashlib.sha1(body).hexdigest()
+        body, missing, actual = _read_body(stream, length, with_data)
+        if missing:
+            raise _torn(name, start, length, length - missing)
         if actual != sha1:
             raise Corrupt(
                 f"{name}: {length} bytes starting at offset {start} have SHA-1 hash {actual} "
@@ -97,14 +98,18 @@ def scan(stream: BinaryIO, name: str) -> Iterator[Record]:
         offset = start + length
 
 
-def _read_body(stream: BinaryIO, length: int) -> bytes:
-    """Up to `length` bytes; in pieces when many, as a damaged length may be anything at all."""
-    if length <= _READ_SIZE:
-        return stream.read(length)
-    body = bytearray()
-    while piece := stream.read(min(_READ_SIZE, length - len(body))):
-        body += piece
-    return bytes(body)
+def _read_body(stream: BinaryIO, length: int, with_data: bool) -> tuple[bytes, int, str]:
+    """Up to `length` bytes, how many are missing, and the SHA-1.
+
+    They are read in pieces when many, as a damaged length may be anything at all.
+    """
+    sha1, pieces, missing = hashlib.sha1(), [], length
+    while missing and (piece := stream.read(min(_READ_SIZE, missing))):
+        sha1.update(piece)
+        missing -= len(piece)
+        if with_data:
+            pieces.append(piece)
+    return b"".join(pieces), missing, sha1.hexdigest()
 
 
 def _bad_header(name: str, offset: int, line: bytes) -> Corrupt:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ovncp.log import lockfile, logfile
+from ovncp.log import lockfile, standalone
 from ovncp.log.base import Locked, LogError
+from ovncp.log.logfile import LogFile
 from ovncp.log.record import STANDALONE, Record
+from ovncp.log.rewrite import rewrite
 from ovncp.ops.refusal import Refusal
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from ovncp.ovsdb.database import Database
 
 UuidSource = Callable[[], str]
-
-_ROWS_PER_PIECE = 1000
 
 
 @contextlib.contextmanager
@@ -40,13 +40,13 @@ def log_errors() -> Iterator[None]:
 def is_standalone(path: str) -> bool:
     """Whether the database file `path` is a standalone one; the others are clustered."""
     with log_errors():
-        return logfile.magic(path) == STANDALONE
+        return standalone.magic(path) == STANDALONE
 
 
 def records(path: str) -> Iterator[Any]:
     """The JSON values in the file `path`: its schema, then its transactions."""
     with log_errors():
-        for record in logfile.read_records(path):
+        for record in standalone.read_records(path):
             yield _parse(path, record)
 
 
@@ -68,14 +68,12 @@ def read_schema(path: str) -> DatabaseSchema:
 
 def read(path: str, new_uuid: UuidSource, schema: DatabaseSchema | None = None) -> "Database":
     """The database in the file `path`; with `schema`, what fits of it in place of its own."""
-    from ovncp.ovsdb import entry
     from ovncp.ovsdb.database import Database
 
     with log_errors():
-        stored = logfile.read_records(path)
+        stored = standalone.read_records(path)
         own = DatabaseSchema.from_json(_parse(path, next(stored)))
-        start_id = entry.next_id("", orjson.dumps(own.to_json()))
-        database = Database(schema or own, new_uuid, transaction_id=start_id)
+        database = Database(schema or own, new_uuid)
         for record in stored:
             json = _parse(path, record)
             database.replay(json, record.data, converting=schema is not None)
@@ -85,7 +83,7 @@ def read(path: str, new_uuid: UuidSource, schema: DatabaseSchema | None = None) 
 def create(path: str, schema: DatabaseSchema) -> None:
     """Make the file `path`, of an empty database."""
     with log_errors():
-        logfile.create(path, _schema_data(schema))
+        standalone.create(path, _schema_data(schema))
 
 
 def _schema_data(schema: DatabaseSchema) -> bytes:
@@ -93,10 +91,10 @@ def _schema_data(schema: DatabaseSchema) -> bytes:
 
 
 @contextlib.contextmanager
-def open_to_write(path: str) -> Iterator[logfile.LogFile]:
+def open_to_write(path: str) -> Iterator[LogFile]:
     """The file `path`, locked; it may be read while it is open, and does not change meanwhile."""
     with log_errors():
-        log = logfile.LogFile(path, strict=True)
+        log = LogFile(path, strict=True)
         try:
             yield log
         finally:
@@ -106,23 +104,14 @@ def open_to_write(path: str) -> Iterator[logfile.LogFile]:
 def compact(
     path: str, target: str | None, comment: str, new_uuid: UuidSource, now_msec: int
 ) -> None:
-    """Replace the transactions of `path` by one, in place or in the new file `target`.
-
-    The comment of it keeps the id of the last transaction, so that clients which resume after that
-    one still can (ovsdb-server(7) section 4.1.15).
-    """
-    from ovncp.ovsdb import entry
-
-    def snapshot(database: "Database") -> Iterator[bytes]:
-        last = entry.snapshot_comment(comment, database.transaction_id)
-        return _snapshot(database, last, now_msec)
-
+    """Replace the transactions of `path` by one, in place or in the new file `target`."""
     with _locked(path, target) as (source, log):
         database = read(source, new_uuid)
+        snapshot = _snapshot(database, comment, now_msec)
         if log is not None:
-            log.rewrite(log.next_index - 1, snapshot(database))
+            rewrite(log, log.next_index - 1, snapshot)
         else:
-            _create_copy(target or "", database, snapshot(database))
+            _create_copy(target or "", database, snapshot)
 
 
 def convert(
@@ -138,17 +127,17 @@ def convert(
         database = read(source, new_uuid, schema)
         snapshot = _snapshot(database, comment, now_msec)
         if log is not None:
-            log.rewrite(log.next_index, snapshot, _schema_data(schema))
+            rewrite(log, log.next_index, snapshot, _schema_data(schema))
         else:
             _create_copy(target or "", database, snapshot)
 
 
 def _create_copy(target: str, database: "Database", snapshot: Iterator[bytes]) -> None:
-    logfile.create(target, _schema_data(database.schema), [b"".join(snapshot)])
+    standalone.create(target, _schema_data(database.schema), [b"".join(snapshot)])
 
 
 @contextlib.contextmanager
-def _locked(path: str, target: str | None) -> Iterator[tuple[str, logfile.LogFile | None]]:
+def _locked(path: str, target: str | None) -> Iterator[tuple[str, LogFile | None]]:
     """The name of the source, and its log if it is to be replaced."""
     source = lockfile.follow_symlinks(path)
     try:
@@ -165,15 +154,7 @@ def _locked(path: str, target: str | None) -> Iterator[tuple[str, logfile.LogFil
 
 def _snapshot(database: "Database", comment: str, date_msec: int) -> Iterator[bytes]:
     """The JSON text, in pieces, of a transaction that inserts every row of `database`."""
-    from ovncp.ovsdb import entry
+    from ovncp.ovsdb import snapshot_entry
 
-    yield b"{"
-    for table in database.tables.values():
-        rows = [(row.uuid, row.values) for row in table.rows.values()]
-        separator = b'"%b":{' % table.name.encode()
-        for start in range(0, len(rows), _ROWS_PER_PIECE):
-            yield separator + entry.encode_rows(table, rows[start : start + _ROWS_PER_PIECE])
-            separator = b","
-        if rows:
-            yield b"},"
-    yield entry.snapshot_tail(comment, date_msec)
+    content = snapshot_entry.rows_of(database.tables.values())
+    return snapshot_entry.encode(content, comment, date_msec, is_diff=False)

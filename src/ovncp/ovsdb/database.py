@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ovncp.ovsdb import entry
+from ovncp.ovsdb.entry import Entry, encode, next_id
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.execution import Execution, Unsatisfied
 from ovncp.ovsdb.history import History
 from ovncp.ovsdb.monitor import Monitors, Notification
 from ovncp.ovsdb.rbac import Rbac
+from ovncp.ovsdb.replay import precommit, replay
 from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.ovsdb.table import Table
@@ -57,8 +58,8 @@ class Commit:
 class Settings(NamedTuple):
     """How a database is kept.
 
-    `history_bytes` bounds what is kept for clients that resume; `stores_differences` is whether
-    the log gets the difference of a changed column or all of it.
+    `history_bytes` bounds the memory for what is kept for clients that resume;
+    `stores_differences` is whether the log gets the difference of a changed column or all of it.
     """
 
     history_bytes: int = 0
@@ -70,7 +71,7 @@ class Outcome:
     """What came of a "transact" request.
 
     `results` is None for one that has to wait: for a change of one of the tables `waits_on`, or
-    until `timeout_msec` after it arrived.
+    until `timeout_msec` after it arrived. `failed` is whether the last of them is an error.
     """
 
     results: Any
@@ -78,6 +79,7 @@ class Outcome:
     waits_on: frozenset[str] = frozenset()
     timeout_msec: int | None = None
     durable: bool = False
+    failed: bool = False
 
 
 class Database:
@@ -96,7 +98,6 @@ class Database:
         self.new_uuid = new_uuid
         self.transaction_id = transaction_id
         self.stored_id = transaction_id
-        self._is_fresh = True
         self.settings = settings
         self._unsettled: deque[Commit] = deque()
         self._version = int(new_uuid().replace("-", ""), 16) & ~0xFFFFFFFFFFFF
@@ -150,7 +151,7 @@ class Database:
                 failed = True
         if failed:
             transaction.abort()
-            return Outcome(results)
+            return Outcome(results, failed=True)
         return Outcome(results, self._commit(transaction, now_msec), durable=execution.durable)
 
     def _commit(self, transaction: Transaction, now_msec: int) -> Commit | None:
@@ -158,7 +159,7 @@ class Database:
         if not changes:
             return None
         comment = "\n".join(transaction.comments)
-        data = entry.encode(changes, comment, now_msec, self.settings.stores_differences)
+        data = encode(changes, comment, now_msec, self.settings.stores_differences)
         commit = Commit(transaction, changes, data)
         self._unsettled.append(commit)
         return commit
@@ -170,40 +171,74 @@ class Database:
         return commit, self.monitors.notify(commit.changes, self.transaction_id)
 
     def _advance(self, commit: Commit) -> None:
-        self._is_fresh = False
-        data = commit.data
-        if data is not None:
-            self.stored_id = self.transaction_id = entry.next_id(self.stored_id, data)
+        if commit.data is not None:
+            self.stored_id = self.transaction_id = next_id(self.stored_id, commit.data)
         else:
             # It has an id too, so that a client that saw it resumes after it, but one that has no
             # part in those that come back when the log is read again.
-            data = self.new_uuid().encode()
-            self.transaction_id = entry.next_id(self.transaction_id, data)
+            self.transaction_id = next_id(self.transaction_id, self.new_uuid().encode())
         commit.transaction_id = self.transaction_id
-        self.history.add(commit.transaction_id, commit.changes, len(data))
+        self.history.add(commit.transaction_id, commit.changes, commit.data)
 
     def revert(self) -> None:
         """Take back all that is not settled, the newest first."""
         while self._unsettled:
-            self._unsettled.pop().transaction.revert()
+            commit = self._unsettled.pop()
+            commit.transaction.revert()
+            self.monitors.take_back(commit.changes)
 
     def replay(self, json: Any, data: bytes, *, converting: bool = False) -> Sequence[Notification]:
-        """Apply an entry of the log: its parsed `json` and its bytes. Raises OvsdbError."""
-        parsed = entry.Entry(json)
-        transaction = entry.replay(parsed, self.tables, self.new_version, converting=converting)
-        try:
-            transaction.precommit(self.new_version)
-        except OvsdbError:
-            transaction.abort()
-            raise
+        """Apply an entry of the log: its parsed `json` and its bytes.
+
+        With `converting`, what the schema does not have is passed over. Raises OvsdbError, and
+        then has changed nothing.
+        """
+        transaction = replay(Entry(json), self.tables, self.new_version, converting=converting)
+        precommit(transaction, self.new_version)
         commit = Commit(transaction, transaction.commit(), data)
-        if parsed.snapshot_id is not None and self._is_fresh:
-            self._is_fresh = False
-            self.stored_id = self.transaction_id = parsed.snapshot_id
-            self.history = History(self.settings.history_bytes, self.transaction_id)
-            return self.monitors.notify(commit.changes, self.transaction_id)
         self._advance(commit)
         return self.monitors.notify(commit.changes, self.transaction_id)
+
+    def fill(self, transaction: Transaction) -> None:
+        """Commit all the content of a database that was empty, and that nobody monitors yet.
+
+        To be followed by `resume`. Raises OvsdbError, and then has changed nothing.
+        """
+        precommit(transaction, self.new_version)
+        transaction.commit()
+
+    def resume(self, history: History) -> None:
+        """Be in the state that `history` ends in."""
+        self.history = history
+        self.stored_id = self.transaction_id = history.newest_id
+
+    def rehearse(self, operations: list[Any], client: Client, *, elapsed_msec: int = 0) -> Outcome:
+        """What `operations` would come to up to their commit; nothing is changed.
+
+        `results` has an error where one ends them, and is None where they have to wait.
+        """
+        execution = Execution(self, client, elapsed_msec)
+        try:
+            results, failed = execution.run(operations)
+        except Unsatisfied:
+            tables = frozenset(execution.waits_on)
+            return Outcome(None, waits_on=tables, timeout_msec=execution.timeout_msec)
+        finally:
+            execution.transaction.abort()
+        return Outcome(results if failed else [], failed=failed)
+
+    def apply(
+        self, transaction: Transaction, transaction_id: str
+    ) -> tuple[list[Change], Sequence[Notification]]:
+        """Commit a transaction of another server, under its id; what changed, and whom to tell."""
+        changes = transaction.commit()
+        if self.history.since(transaction_id) is not None:
+            # The other server has gone back; what came after that state is of no use any more.
+            self.history = History(self.settings.history_bytes, transaction_id)
+        else:
+            self.history.add(transaction_id, changes, None)
+        self.transaction_id = transaction_id
+        return changes, self.monitors.notify(changes, transaction_id)
 
     def n_cells(self) -> int:
         """The number of columns of all rows, as `memory/show` counts them."""

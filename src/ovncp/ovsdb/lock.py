@@ -25,17 +25,26 @@ class Locks:
         return queue[0] is session
 
     def steal(self, session: Hashable, name: str) -> Hashable | None:
-        """Give `session` the lock; the former owner.
+        """Give `session` the lock; the former owner."""
+        victim = self.rob(name)
+        self._queues.setdefault(name, []).insert(0, session)
+        self._thieves.add((name, session))
+        return victim
 
-        One that asked for the lock keeps its place behind the thief; one that stole it does not.
+    def rob(self, name: str) -> Hashable | None:
+        """Take the lock from its owner, who is returned.
+
+        One that asked for the lock keeps its place in the queue; one that stole it does not.
         """
-        queue = self._queues.setdefault(name, [])
-        victim = queue[0] if queue else None
+        queue = self._queues.get(name)
+        if not queue:
+            return None
+        victim = queue[0]
         if (name, victim) in self._thieves:
             self._thieves.discard((name, victim))
             queue.pop(0)
-        queue.insert(0, session)
-        self._thieves.add((name, session))
+            if not queue:
+                del self._queues[name]
         return victim
 
     def unlock(self, session: Hashable, name: str) -> Hashable | None:

@@ -361,7 +361,8 @@ def _check_index(table: Table, number: int) -> None:
 
 def _duplicate(table: Table, index: tuple[Column, ...], a: Row, b: Row) -> OvsdbError:
     def order(row: Row) -> list[Any]:
-        columns = list(table.columns.values())
+        # Of their own columns alone, since the error then does not vary with random uuids.
+        columns = table.column_list[VERSION + 1 :]
         return [column.type.sort_key(row.values[column.index]) for column in columns]
 
     first, second = sorted((a, b), key=order, reverse=True)

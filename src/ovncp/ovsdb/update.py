@@ -3,16 +3,19 @@
 `<row-update>` of RFC 7047 section 4.1.6 and `<row-update2>` of ovsdb-server(7) section 4.1.14. A
 `Shape` is what monitors of a table have in common: the form, the columns, and which kinds of
 change are wanted of each column. It keeps the bytes of every row that it showed, so that a first
-dump is a join of what is there.
+dump is put together from what is there.
 """
 
-from collections.abc import Hashable
+from collections.abc import Iterator
 from itertools import compress
 from operator import is_not, itemgetter
 from typing import Any
 
 import orjson
 
+from ovncp.ovsdb.atom import ZERO_UUID
+from ovncp.ovsdb.dump import Dump
+from ovncp.ovsdb.encoded import ROWS
 from ovncp.ovsdb.row import Row, Values
 from ovncp.ovsdb.schema import Column
 from ovncp.ovsdb.table import Table
@@ -22,6 +25,13 @@ EVERYTHING = INITIAL | INSERT | DELETE | MODIFY
 
 # A column, and the kinds of change of it that are wanted.
 Selection = tuple[Column, int]
+
+# What tells shapes of a table apart: the version, the places of the columns in order, each with the
+# kinds of change of it that are wanted, and the kinds that are wanted of the table, with columns
+# to show or without.
+Form = tuple[int, tuple[tuple[int, int], ...], int]
+
+_INITIAL_HEAD_BYTES = len(f'"{ZERO_UUID}":{{"initial":')
 
 
 class _Plan:
@@ -61,67 +71,72 @@ class _Plan:
 
 
 class Shape:
-    """The common part of monitors of `table`: `version` 1 for "update", 2 for "update2" and later.
+    """The common part of monitors of `table` that have the same `form`.
 
-    `select` has every kind of change that is wanted of any column, `generation` another value after
-    each change of the table. `key` tells it from the other shapes.
+    `version` is 1 for "update", 2 for "update2" and later, `select` has every kind of change that
+    is wanted of any column.
     """
 
-    def __init__(
-        self, table: Table, version: int, selections: tuple[Selection, ...], key: Hashable
-    ) -> None:
+    def __init__(self, table: Table, form: Form) -> None:
         self.table = table
-        self.key = key
-        self.version = version
-        self.select = 0
-        for _, select in selections:
-            self.select |= select
+        self.form = form
+        self.version, columns, self.select = form
+        selections = tuple((table.column_list[index], bits) for index, bits in columns)
         self.n_monitors = 0
-        self._columns = frozenset(column.index for column, _ in selections)
+        self._columns = frozenset(index for index, _ in columns)
         self._initial = _Plan(selections, INITIAL)
         self._insert = _Plan(selections, INSERT)
         self._delete = _Plan(selections, DELETE)
         self._modify = _Plan(selections, MODIFY)
+        self._inserts_as_initial = all(
+            bits & (INITIAL | INSERT) == INITIAL | INSERT for bits in (self.select, *_bits(columns))
+        )
         self._modified = [column for column, select in selections if select & MODIFY]
+        # What was shown of a row before is kept until the row changes.
         self._rows: dict[str, bytes] = {}
-        self._stale: set[str] = set(table.rows)
-        self.generation = 1
+        self._dump: Dump | None = None
+        self._was_used = True
 
     @property
     def is_cached(self) -> bool:
         """Whether the bytes of any row are kept."""
         return bool(self._rows)
 
-    def select_also(self, select: int) -> None:
-        """Want `select` of the table even if there is no column to show."""
-        self.select |= select
-
     def forget(self, uuid: str) -> None:
         """Note that the row `uuid` is no longer what it was."""
-        self.generation += 1
-        self._stale.add(uuid)
+        self._rows.pop(uuid, None)
+        if self._dump is not None:
+            self._dump.touch(uuid)
 
-    def snapshot(self) -> bytes:
+    def drop_unused(self) -> None:
+        """Forget all rows if nobody asked for any since this was called before."""
+        if not self._was_used:
+            self._rows = {}
+            self._dump = None
+        self._was_used = False
+
+    def refresh(self) -> Iterator[None]:
+        """Do step by step what `dump` would do at once."""
+        yield from self._kept_dump().refresh()
+
+    def dump(self) -> list[bytes]:
         """Every row as `"UUID":<row-update>`, joined by commas, for a first dump."""
-        self._refresh()
-        return b",".join(self._rows.values())
+        return self._kept_dump().pieces()
 
-    def _refresh(self) -> None:
-        rows = self.table.rows
-        for uuid in self._stale:
-            row = rows.get(uuid)
-            if row is not None:
-                self._rows[uuid] = self.initial(uuid, row.values)
-            else:
-                self._rows.pop(uuid, None)
-        self._stale.clear()
+    def _kept_dump(self) -> Dump:
+        self._was_used = True
+        if self._dump is None:
+            self._dump = Dump(self.table, self.row)
+        return self._dump
 
     def row(self, row: Row) -> bytes:
         """`row` for a first dump, from what is kept if it is there."""
+        self._was_used = True
+        ROWS.used += 1
         known = self._rows.get(row.uuid)
-        if known is None or row.uuid in self._stale:
+        if known is None:
+            ROWS.made += 1
             known = self._rows[row.uuid] = self.initial(row.uuid, row.values)
-            self._stale.discard(row.uuid)
         return known
 
     def initial(self, uuid: str, values: Values) -> bytes:
@@ -138,9 +153,11 @@ class Shape:
             return self._deleted(uuid, old)
         return self._changed(uuid, old, new)
 
-    def concerns(self, columns: tuple[int, ...]) -> bool:
-        """Whether a change of `columns` is one of a column of the shape."""
-        return not self._columns.isdisjoint(columns)
+    def inserted(self, row: Row) -> bytes | None:
+        """The update that shows `row` to those who did not see it, made of what is kept of it."""
+        if self.version == 1 or not self._inserts_as_initial:
+            return self.update(row.uuid, None, row.values)
+        return b'"%b":{"insert":%b' % (row.uuid.encode(), self.row(row)[_INITIAL_HEAD_BYTES:])
 
     def _inserted(self, uuid: str, new: Values) -> bytes | None:
         if not self.select & INSERT:
@@ -172,10 +189,19 @@ class Shape:
         return _member(uuid, {"modify": diff})
 
 
+def _bits(columns: tuple[tuple[int, int], ...]) -> list[int]:
+    return [bits for _, bits in columns]
+
+
 def _member(uuid: str, json: dict[str, Any]) -> bytes:
     return b'"%b":%b' % (uuid.encode(), orjson.dumps(json))
 
 
-def table_member(name: str, rows: bytes) -> bytes:
-    """`"NAME":{ROWS}`."""
-    return b'"%b":{%b}' % (name.encode(), rows)
+def table_updates(rows: dict[str, list[bytes]]) -> bytes:
+    """The `<table-updates>` object with these rows, or parts of them that have commas between."""
+    members = [
+        b'"%b":{%b}' % (name.encode(), b",".join(updates))
+        for name, updates in rows.items()
+        if updates
+    ]
+    return b"{%b}" % b",".join(members)

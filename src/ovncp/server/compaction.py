@@ -12,10 +12,13 @@ import random
 from ovncp.log.base import Log, LogError
 from ovncp.log.file import FileLog
 from ovncp.server.clock import Clock
+from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.perf_counter import JOBS
 from ovncp.server.runner import Runner
 
 _LOG = logging.getLogger("ovncp.ovsdb_server")
+
+define("compaction_failed")
 
 _MINUTE_MSEC = 60_000
 _DAY_MSEC = 24 * 60 * _MINUTE_MSEC
@@ -49,10 +52,15 @@ class Schedule:
 
 
 class Compaction:
-    """Compacts one log at a time. `trims_memory`: give back to the system what that leaves free."""
+    """Compacts one log at a time. `trims_memory`: give back to the system what that leaves free.
+
+    `latest` has by database when it was compacted last, in milliseconds since the epoch, and how
+    many nanoseconds that took.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.trims_memory = False
+        self.latest: dict[str, tuple[int, int]] = {}
         self._clock = clock
         self._schedules: dict[Runner, Schedule] = {}
         self._turn = asyncio.Lock()
@@ -77,8 +85,9 @@ class Compaction:
                 await runner.compact()
                 failed = False
             finally:
+                COUNTERS["compaction_failed"] += failed
                 schedule.restart(self._clock.now_msec(), failed=failed)
-            JOBS.finish("compact", started)
+            self.latest[runner.name] = self._clock.wall_msec(), JOBS.finish("compact", started)
         if self.trims_memory:
             ctypes.CDLL(None).malloc_trim(0)
 

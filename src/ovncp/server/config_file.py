@@ -1,7 +1,8 @@
 """The configuration as JSON: what `--config-file` names (upstream's ovsdb-server(1)).
 
     {"remotes": {TARGET: null or {OPTION: VALUE, ...}, ...},
-     "databases": {FILE: null or {"service-model": MODEL}, ...}}
+     "databases": {FILE: null or {"service-model": "standalone"},
+                   NAME: {"service-model": "relay", "source": {REMOTES: null or {...}}}, ...}}
 
 Runtime changes of a server without such a file are kept in the same form, for its next life under
 `--monitor`.
@@ -14,12 +15,19 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ovncp.server.configuration import Configuration, ConfigurationError, RemoteOptions
+from ovncp.server.configuration import (
+    RELAY_PREFIX,
+    Configuration,
+    ConfigurationError,
+    RemoteOptions,
+    relay_spec,
+    split_relay_spec,
+)
 
 _SECTIONS = ("remotes", "databases")
 _DATABASE_KEYS = ("service-model", "source", "backup", "exclude-tables")
-_SERVED_MODELS = ("standalone",)
-_LATER_MODELS = ("clustered", "active-backup", "relay")
+_KEYS_OF_MODEL = {"standalone": {"service-model"}, "relay": {"service-model", "source"}}
+_LATER_MODELS = ("clustered", "active-backup")
 
 
 class _Option(NamedTuple):
@@ -34,11 +42,21 @@ def _is_msec(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _is_dscp(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 63
+
+
 _REMOTE_OPTIONS = {
     "max-backoff": _Option("max_backoff_msec", "a number of milliseconds", _is_msec),
     "inactivity-probe": _Option("inactivity_probe_msec", "a number of milliseconds", _is_msec),
     "read-only": _Option("read_only", "true or false", lambda value: type(value) is bool),
     "role": _Option("role", "a string", lambda value: type(value) is str),
+    "dscp": _Option("dscp", "a number from 0 to 63", _is_dscp),
+}
+
+
+_SOURCE_OPTIONS = {
+    name: _REMOTE_OPTIONS[name] for name in ("max-backoff", "inactivity-probe", "dscp")
 }
 
 
@@ -64,11 +82,14 @@ def parse(data: bytes) -> Configuration:
     sections = _members("configuration in a file", json, _SECTIONS)
     remotes = _members("'remotes'", sections.get("remotes"))
     databases = _members("'databases'", sections.get("databases"))
-    for file, settings in databases.items():
-        _check_database(file, settings)
+    served = dict(_database(name, settings) for name, settings in databases.items())
     return Configuration(
-        databases=tuple(databases),
-        remotes={target: _remote(target, options) for target, options in remotes.items()},
+        databases=tuple(served),
+        remotes={
+            target: _options(f"remote {target}", options, _REMOTE_OPTIONS)
+            for target, options in remotes.items()
+        },
+        sources={spec: options for spec, options in served.items() if options is not None},
     )
 
 
@@ -85,40 +106,63 @@ def _members(what: str, json: Any, names: Collection[str] | None = None) -> dict
     return json
 
 
-def _remote(target: str, json: Any) -> RemoteOptions:
-    members = _members(f"remote {target}", json, _REMOTE_OPTIONS)
+def _options(what: str, json: Any, options: Mapping[str, _Option]) -> RemoteOptions:
+    members = _members(what, json, options)
     fields = {}
     for name, value in members.items():
-        option = _REMOTE_OPTIONS[name]
+        option = options[name]
         if not option.is_valid(value):
-            raise ConfigurationError(f"remote {target}: '{name}' must be {option.type_name}")
+            raise ConfigurationError(f"{what}: '{name}' must be {option.type_name}")
         fields[option.field] = value
     return RemoteOptions(**fields)
 
 
-def _check_database(file: str, json: Any) -> None:
-    members = _members(f"database {file}", json, _DATABASE_KEYS)
+def _database(name: str, json: Any) -> tuple[str, RemoteOptions | None]:
+    """The database as the command line names it, with the options of its source if it has one."""
+    members = _members(f"database {name}", json, _DATABASE_KEYS)
     model = members.get("service-model", "standalone")
     if model in _LATER_MODELS:
-        raise ConfigurationError(f"database {file}: service model '{model}' is not supported yet")
-    if model not in _SERVED_MODELS:
-        valid = ", ".join(_SERVED_MODELS)
-        text = f"database {file}: '{model}' is not a valid service model; there are: {valid}"
+        raise ConfigurationError(f"database {name}: service model '{model}' is not supported yet")
+    if model not in _KEYS_OF_MODEL:
+        valid = ", ".join(_KEYS_OF_MODEL)
+        text = f"database {name}: '{model}' is not a valid service model; there are: {valid}"
         raise ConfigurationError(text)
-    for name in members:
-        if name != "service-model":
-            text = f"database {file}: '{name}' has no meaning for a standalone database"
+    for key in members:
+        if key not in _KEYS_OF_MODEL[model]:
+            text = f"database {name}: '{key}' has no meaning for a {model} database"
             raise ConfigurationError(text)
+    return (name, None) if model == "standalone" else _relay(name, members.get("source"))
+
+
+def _relay(name: str, json: Any) -> tuple[str, RemoteOptions]:
+    sources = _members(f"database {name}: 'source'", json)
+    if len(sources) != 1:
+        raise ConfigurationError(f"database {name}: 'source' must have one member, the remotes")
+    ((remotes, options),) = sources.items()
+    return relay_spec(name, remotes), _options(f"source {remotes}", options, _SOURCE_OPTIONS)
 
 
 def dump(configuration: Configuration) -> bytes:
     """The JSON text of `configuration`, without its TLS settings, which no command changes."""
-    remotes = {target: _remote_json(options) for target, options in configuration.remotes.items()}
-    return orjson.dumps({"remotes": remotes, "databases": dict.fromkeys(configuration.databases)})
+    remotes = {
+        target: _options_json(options, _REMOTE_OPTIONS)
+        for target, options in configuration.remotes.items()
+    }
+    databases = dict(_database_json(spec, configuration) for spec in configuration.databases)
+    return orjson.dumps({"remotes": remotes, "databases": databases})
 
 
-def _remote_json(options: RemoteOptions) -> Mapping[str, Any]:
-    values = {name: getattr(options, row.field) for name, row in _REMOTE_OPTIONS.items()}
+def _database_json(spec: str, configuration: Configuration) -> tuple[str, Any]:
+    if not spec.startswith(RELAY_PREFIX):
+        return spec, None
+    name, remotes = split_relay_spec(spec)
+    options = configuration.sources.get(spec, RemoteOptions())
+    source = {remotes: _options_json(options, _SOURCE_OPTIONS)}
+    return name, {"service-model": "relay", "source": source}
+
+
+def _options_json(options: RemoteOptions, names: Mapping[str, _Option]) -> Mapping[str, Any]:
+    values = {name: getattr(options, row.field) for name, row in names.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -5,6 +5,7 @@ rows of another table holds connections with options, and the server keeps the s
 those rows.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ovncp.ovsdb.table import Table
 from ovncp.server.configuration import ConfigurationError, RemoteOptions
 
 PREFIX = "db:"
+DEFAULT_DSCP = 48
 
 
 class RemoteStatus(NamedTuple):
@@ -101,12 +103,21 @@ def remotes(place: Place) -> Iterator[tuple[str, RemoteOptions]]:
 
 
 def _options(table: Table, row: Row) -> RemoteOptions:
+    """What the row sets; `dscp` is in a map, as text."""
+    dscp = _integer(_string_map(table, row, "other_config").get("dscp", str(DEFAULT_DSCP)))
     return RemoteOptions(
         max_backoff_msec=_scalar(table, row, "max_backoff", "integer"),
         inactivity_probe_msec=_scalar(table, row, "inactivity_probe", "integer"),
         read_only=bool(_scalar(table, row, "read_only", "boolean")),
         role=_scalar(table, row, "role", "string") or "",
+        dscp=dscp if 0 <= dscp < 64 else DEFAULT_DSCP,
     )
+
+
+def _integer(text: str) -> int:
+    """As C's atoi has it: the number that `text` begins with, or 0."""
+    number = re.match(r"\s*[+-]?[0-9]+", text)
+    return int(number[0]) if number else 0
 
 
 def _scalar(table: Table, row: Row, name: str, kind: str) -> Any:
@@ -115,6 +126,15 @@ def _scalar(table: Table, row: Row, name: str, kind: str) -> Any:
     if column is None or not _is_single(column, kind):
         return None
     return next(iter(column.type.keys(row.values[column.index])), None)
+
+
+def _string_map(table: Table, row: Row, name: str) -> Mapping[str, str]:
+    """The map in the column `name`; empty if that is absent, or of another type."""
+    column = table.columns.get(name)
+    if column is None or not _is_string_map(column):
+        return {}
+    pairs: Mapping[str, str] = row.values[column.index]
+    return pairs
 
 
 def _is_single(column: Column, kind: str) -> bool:

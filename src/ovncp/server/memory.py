@@ -33,11 +33,21 @@ async def usage(server: Server) -> dict[str, int]:
     for runner in list(server.runners.values()):
         figures.update(await _database_usage(runner.database))
         figures["triggers"] += runner.n_triggers
-    figures["sessions"] = len(server.sessions)
+    clients = [session for session in server.sessions if not session.remote.speaks_for_others]
+    figures["sessions"] = len(clients)
     figures["backlog"] = sum(session.backlog_bytes for session in server.sessions)
     return {
         name: count for name, count in sorted(figures.items()) if count or name in _ALWAYS_SHOWN
     }
+
+
+_OF_CLIENTS = {"sessions", "backlog", "monitors", "json-caches"}
+
+
+def of_clients(text: str) -> dict[str, int]:
+    """The figures in `text`, made by `show`, that are about clients and not about data."""
+    figures = (part.rsplit(":", 1) for part in text.split())
+    return {name: int(count) for name, count in figures if name in _OF_CLIENTS}
 
 
 def show(figures: dict[str, int]) -> str:
@@ -80,7 +90,7 @@ def _atoms(table: Table, rows: Iterable[Values]) -> int:
 
 async def _history_atoms(database: Database) -> int:
     total = 0
-    changes = list(chain.from_iterable(database.history.transactions()))
+    changes = list(chain.from_iterable(step.changes for step in database.history.steps()))
     for part in _slices(changes):
         for change in part:
             kept = (values for values in (change.old, change.new) if values is not None)

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ovncp.log.base import LogError
-from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
-from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
+from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.parser import is_id
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.runner import Runner, Transact, log_failure
@@ -35,11 +34,18 @@ class Request:
         json = error if isinstance(error, str) else error.to_json()
         self.session.reply_error(self.id_bytes, json)
 
+    def finish(self, result: Any, error: Any) -> None:
+        """Answer as another server did."""
+        if error is None:
+            self.reply(result)
+        else:
+            self.session.reply_error(self.id_bytes, error)
+
 
 Method = Callable[[Request], None]
 
 
-def _answering(method: Method) -> Method:
+def answering(method: Method) -> Method:
     """`method`, whose OvsdbError is the answer."""
 
     def call(request: Request) -> None:
@@ -51,7 +57,8 @@ def _answering(method: Method) -> Method:
     return call
 
 
-def _runner(request: Request) -> Runner:
+def runner_of(request: Request) -> Runner:
+    """The database that the parameters begin with. Raises OvsdbError."""
     params = request.params
     if not params or type(params[0]) is not str:
         message = f"{request.method} request params must begin with <db-name>"
@@ -60,6 +67,10 @@ def _runner(request: Request) -> Runner:
     if runner is None:
         message = f"{request.method} request specifies unknown database {params[0]}"
         raise OvsdbError("unknown database", message, params)
+    if not runner.is_available:
+        what = f"{request.method} request specifies database {params[0]}"
+        reason = "which is not yet available because it has not completed joining its cluster"
+        raise OvsdbError("database not available", f"{what} {reason}")
     return runner
 
 
@@ -70,18 +81,29 @@ def list_dbs(request: Request) -> None:
 
 def get_schema(request: Request) -> None:
     """RFC 7047 section 4.1.2."""
-    request.reply(_runner(request).database.schema.to_json())
+    runner = runner_of(request)
+    runner.when_settled(lambda: request.reply(runner.database.schema.to_json()))
 
 
 def transact(request: Request) -> None:
     """RFC 7047 section 4.1.3."""
-    runner = _runner(request)
-    session, id_bytes = request.session, request.id_bytes
-    if id_bytes in session.waiting:
+    runner = runner_of(request)
+    if request.id_bytes in request.session.waiting:
         raise syntax_error(request.params, "transact: duplicate request ID")
-    operations = request.params[1:]
-    arrived = session.received_msec
-    runner.transact(Transact(session, id_bytes, operations, arrived, session.wants_turn))
+    runner.transact(transaction_of(request))
+
+
+def transaction_of(request: Request) -> Transact:
+    """The transaction that a "transact" asks for."""
+    session = request.session
+    return Transact(
+        session,
+        request.id_bytes,
+        request.params[1:],
+        session.received_msec,
+        session.wants_turn,
+        session.received_ns,
+    )
 
 
 def cancel(session: "Session", params: list[Any]) -> None:
@@ -91,95 +113,6 @@ def cancel(session: "Session", params: list[Any]) -> None:
         runner = session.waiting.get(id_bytes)
         if runner is not None:
             runner.cancel(session, id_bytes)
-
-
-def _transaction_id(json: Any) -> str:
-    if type(json) is not str:
-        raise syntax_error(json, "last-txn-id must be string")
-    uuid = uuid_from_string(json)
-    if uuid is None:
-        raise syntax_error(json, "last-txn-id must be UUID format.")
-    return uuid
-
-
-def _monitor(version: int) -> Method:
-    """ "monitor" (RFC 7047 section 4.1.5), or the method of the later `version`."""
-
-    def monitor(request: Request) -> None:
-        runner = _runner(request)
-        runner.when_settled(lambda: _answering(add)(request))
-
-    def add(request: Request) -> None:
-        session, params = request.session, request.params
-        if session.is_gone:
-            return
-        runner = _runner(request)
-        n_params = 4 if version == 3 else 3
-        if len(params) < n_params or (version > 1 and len(params) > n_params):
-            raise syntax_error(params, "invalid parameters")
-        known_id = _transaction_id(params[3]) if version == 3 else ZERO_UUID
-        key = json_text(params[1]).encode()
-        if type(params[2]) is dict and key in session.monitors:
-            raise syntax_error(params[1], "duplicate monitor ID")
-        database = runner.database
-        monitor = database.monitors.add(session, params[1], params[2], version)
-        session.monitors[key] = (monitor, runner)
-        if version < 3:
-            session.reply(request.id_bytes, database.monitors.initial(monitor))
-            return
-        difference = database.history.since(known_id)
-        found, updates = b"false", b""
-        if difference is None:
-            updates = database.monitors.initial(monitor)
-        else:
-            found, updates = b"true", database.monitors.since(monitor, difference)
-        last_id = database.transaction_id.encode()
-        session.reply(request.id_bytes, b'[%b,"%b",' % (found, last_id), updates, b"]")
-
-    return monitor
-
-
-def monitor_cond_change(request: Request) -> None:
-    """ovsdb-server(7) section 4.1.13."""
-    params, session = request.params, request.session
-    if len(params) != 3:
-        raise syntax_error(params, "invalid parameters")
-    known = session.monitors.get(json_text(params[0]).encode())
-    if known is None:
-        raise syntax_error(params[0], "unknown monitor session")
-    known[1].when_settled(lambda: _answering(_change_conditions)(request))
-
-
-def _change_conditions(request: Request) -> None:
-    old_id, new_id, changes = request.params
-    session = request.session
-    key = json_text(old_id).encode()
-    if key not in session.monitors:
-        raise syntax_error(old_id, "unknown monitor session")
-    new_key = json_text(new_id).encode()
-    if new_key != key and new_key in session.monitors:
-        raise syntax_error(new_id, "duplicate monitor ID")
-    monitor, runner = session.monitors[key]
-    session.catch_up()
-    updates = runner.database.monitors.change_conditions(monitor, new_id, changes)
-    del session.monitors[key]
-    session.monitors[monitor.id_bytes] = (monitor, runner)
-    if updates is not None:
-        session.send(monitor.message(updates, runner.database.transaction_id))
-    request.reply({})
-
-
-def monitor_cancel(request: Request) -> None:
-    """RFC 7047 section 4.1.7."""
-    if len(request.params) != 1:
-        request.fail("invalid parameters")
-        return
-    key = json_text(request.params[0]).encode()
-    if key not in request.session.monitors:
-        request.fail("unknown monitor")
-        return
-    request.session.forget_monitor(key)
-    request.reply({})
 
 
 def _lock_name(request: Request) -> str:
@@ -201,14 +134,8 @@ def _lock(request: Request) -> None:
         raise syntax_error(request.params, message)
     session.locks[name] = None
     locks = session.server.locks
-    if request.method == "lock":
-        is_owner = locks.lock(session, name)
-    else:
-        is_owner = True
-        victim = locks.steal(session, name)
-        if victim is not None:
-            session.server.notify_lock(victim, "stolen", name)
-    request.reply({"locked": is_owner})
+    ask = locks.lock if request.method == "lock" else locks.steal
+    ask(session, name, lambda is_owner: request.reply({"locked": is_owner}))
 
 
 def unlock(request: Request) -> None:
@@ -245,15 +172,17 @@ def set_db_change_aware(request: Request) -> None:
 
 def convert(request: Request) -> None:
     """ovsdb-server(7) section 4.1.19."""
-    runner = _runner(request)
+    runner = runner_of(request)
     session = request.session
     if session.role:
         _refuse_conversion(session, runner)
     if len(request.params) != 2:
         raise syntax_error(request.params, "array expected")
+    schema = DatabaseSchema.from_json(request.params[1])
+    if not session.read_only and runner.pass_on(request.method, request.params, request.finish):
+        return
     if session.read_only or runner.log is None:
         raise OvsdbError("not allowed", f"database {runner.name} may not be converted")
-    schema = DatabaseSchema.from_json(request.params[1])
     if schema.name != runner.name:
         names = f"new schema name ({schema.name}) does not match database name ({runner.name})"
         raise OvsdbError("invalid parameters", names)
@@ -280,16 +209,11 @@ async def _convert(request: Request, runner: Runner, schema: DatabaseSchema) -> 
 
 
 METHODS: dict[str, Method] = {
-    name: _answering(method)
+    name: answering(method)
     for name, method in {
         "list_dbs": list_dbs,
         "get_schema": get_schema,
         "transact": transact,
-        "monitor": _monitor(1),
-        "monitor_cond": _monitor(2),
-        "monitor_cond_since": _monitor(3),
-        "monitor_cond_change": monitor_cond_change,
-        "monitor_cancel": monitor_cancel,
         "lock": _lock,
         "steal": _lock,
         "unlock": unlock,

@@ -6,8 +6,10 @@ after growing pauses. Either way the peer becomes a session.
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from ovncp.server import stream, tls
@@ -16,7 +18,10 @@ from ovncp.server.database_remotes import RemoteStatus
 from ovncp.server.server import Server
 from ovncp.server.session import Session, error_number
 from ovncp.server.stream import Listener, Target
+from ovncp.server.workers import Workers
 from ovncp.wire.reconnect import END_OF_FILE, PROBE_INTERVAL_MSEC, Reconnect
+
+_LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
 
 MIN_PROBE_MSEC = 1000
 
@@ -27,20 +32,24 @@ NEVER_CONNECTED = RemoteStatus(False, {"sec_since_connect": "0", "sec_since_disc
 class Remote:
     """One remote. `sessions` are its present clients."""
 
+    speaks_for_others = False
+
     def __init__(
         self,
         server: Server,
         target: str,
         options: RemoteOptions,
         tls_files: Callable[[], tls.TlsFiles],
+        workers: Workers | None = None,
     ) -> None:
-        """Raises TargetError for a `target` that is none."""
-        self.target = Target.parse(target)
+        """A `target` that is no connection method is one that fails to connect, again and again."""
+        self.target = Target.parse_any(target, _LOG)
         self.options = options
         self.sessions: dict[Session, None] = {}
         self.last_error: str | None = None
         self._server = server
         self._tls_files = tls_files
+        self._workers = workers
         self._listener: Listener | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._disconnected = asyncio.Event()
@@ -67,8 +76,17 @@ class Remote:
 
     async def start(self) -> None:
         """Listen, or begin to connect. Raises OSError when the address cannot be listened on."""
-        if self.target.is_passive:
-            self._listener = await stream.listen(self.target, self._session, self._tls_files)
+        if self.target.is_passive and self._workers is not None:
+            serve = partial(self._workers.serve, self.target.text)
+            self._listener = await stream.listen_for_others(self.target, serve, self.options.dscp)
+        elif self.target.is_passive:
+            self._listener = await stream.listen(
+                self.target,
+                self._session,
+                self._tls_files,
+                self._server.handshakes,
+                self.options.dscp,
+            )
         else:
             self._connecting = asyncio.get_running_loop().create_task(self._stay_connected())
 
@@ -84,11 +102,13 @@ class Remote:
             machine.connecting(clock.now_msec())
             try:
                 async with asyncio.timeout(self._msec_left() / 1000):
-                    await stream.connect(self.target, self._session, self._tls_files)
+                    await stream.connect(
+                        self.target, self._session, self._tls_files, self.options.dscp
+                    )
             except TimeoutError:
                 self.last_error = os.strerror(errno.ETIMEDOUT)
                 machine.connect_failed(clock.now_msec(), 0)
-            except (OSError, UnicodeError) as error:
+            except OSError as error:
                 self.last_error = getattr(error, "strerror", None) or str(error)
                 machine.connect_failed(clock.now_msec(), error_number(error))
             else:
@@ -136,9 +156,12 @@ class Remote:
         details = dict(NEVER_CONNECTED.details)
         if self._listener is not None and self._listener.port:
             details["bound_port"] = str(self._listener.port)
-        if len(self.sessions) > 1:
-            details["n_connections"] = str(len(self.sessions))
-        return RemoteStatus(bool(self.sessions), dict(sorted(details.items())))
+        n_connections = len(self.sessions)
+        if self._workers is not None:
+            n_connections += self._workers.n_clients(self.target.text)
+        if n_connections > 1:
+            details["n_connections"] = str(n_connections)
+        return RemoteStatus(n_connections > 0, dict(sorted(details.items())))
 
     def _locks(self) -> tuple[list[str], list[str]]:
         """The names of the locks that the peer holds, and of those that it waits for."""
@@ -155,6 +178,8 @@ class Remote:
         """Drop all clients; they may come back."""
         for session in list(self.sessions):
             session.close()
+        if self._workers is not None:
+            self._workers.reconnect(self.target.text)
 
     async def close(self) -> None:
         """Stop listening or connecting, and drop all clients."""

@@ -12,25 +12,38 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from time import perf_counter_ns
+from typing import Any, Final, Protocol
 
 import orjson
 
 from ovncp.log.base import Log, LogError
-from ovncp.ovsdb import entry
 from ovncp.ovsdb.database import Client, Database, Outcome
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.monitor import Notification
+from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.server import snapshot
 from ovncp.server.change_log import ChangeLog
 from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
-from ovncp.server.perf_counter import JOBS
-from ovncp.server.snapshot import Moment
+from ovncp.server.perf_counter import JOBS, Histogram
 
 _LOG = logging.getLogger("ovncp.ovsdb")
 
-define("txn_success", "txn_error", "txn_aborted", "log_append", "log_append_failed")
+define("txn_success", "txn_unchanged", "txn_error", "txn_wait", "txn_canceled")
+define("log_append", "log_append_failed")
+
+# What a transaction's time goes to; docs/metrics.md says where each stage ends.
+_TURN: Final = JOBS.job("transaction_turn")
+_EXECUTE: Final = JOBS.job("transaction_execute")
+_STORE: Final = JOBS.job("transaction_store")
+_TELL: Final = JOBS.job("transaction_tell")
+_WHOLE: Final = JOBS.job("transaction")
+_APPEND: Final = JOBS.job("log_append")
+
+BATCH_SIZES: Final = Histogram()
+"""The numbers of entries that were appended to a log at once."""
 
 
 class Requester(Client, Protocol):
@@ -51,10 +64,22 @@ class Requester(Client, Protocol):
 class Transact:
     """A "transact" request under way. `arrived_msec` is on the server's clock.
 
-    `on_wait` is called each time it begins to wait.
+    It is executed as one of `who`, on whose behalf `client` may have sent it.
+    `on_wait` is called each time it begins to wait. `arrived_ns` and `executed_ns` are on
+    `perf_counter_ns`; what waited for a condition arrives again, to these, when it goes on.
     """
 
-    __slots__ = ("arrived_msec", "client", "id_bytes", "on_wait", "operations", "outcome")
+    __slots__ = (
+        "arrived_msec",
+        "arrived_ns",
+        "client",
+        "executed_ns",
+        "id_bytes",
+        "on_wait",
+        "operations",
+        "outcome",
+        "who",
+    )
 
     def __init__(
         self,
@@ -63,12 +88,16 @@ class Transact:
         operations: list[Any],
         arrived_msec: int,
         on_wait: Callable[[], None] = lambda: None,
+        arrived_ns: int = 0,
     ) -> None:
         self.client = client
+        self.who: Client = client
         self.id_bytes = id_bytes
         self.operations = operations
         self.arrived_msec = arrived_msec
         self.on_wait = on_wait
+        self.arrived_ns = arrived_ns or perf_counter_ns()
+        self.executed_ns = 0
         self.outcome: Outcome
 
 
@@ -114,6 +143,21 @@ class Runner:
         """How many transactions wait for a condition."""
         return len(self._triggers)
 
+    @property
+    def model(self) -> str:
+        """The service model (ovsdb(7), "Service Models")."""
+        return "standalone"
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the schema and the data are known."""
+        return True
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the database can be changed (ovsdb-server(5), "connected")."""
+        return True
+
     # Requests
 
     def transact(self, request: Transact) -> None:
@@ -155,6 +199,12 @@ class Runner:
             self._exclusive = False
             self._drain()
 
+    def pass_on(
+        self, method: str, params: list[Any], answered: Callable[[Any, Any], None]
+    ) -> bool:
+        """Whether another process does what is asked; `answered` gets the result and the error."""
+        return False
+
     def cancel(self, client: Requester, id_bytes: bytes) -> None:
         """Give up a transaction that waits (RFC 7047 section 4.1.4)."""
         for request in self._triggers:
@@ -163,6 +213,7 @@ class Runner:
                 return
 
     def _give_up(self, request: Transact) -> None:
+        COUNTERS["txn_canceled"] += 1
         self._wake(request)
         request.client.reply_error(request.id_bytes, "canceled")
 
@@ -179,16 +230,21 @@ class Runner:
     # Execution
 
     def _execute(self, request: Transact, elapsed_msec: int) -> None:
+        started = perf_counter_ns()
         outcome = request.outcome = self.database.transact(
             request.operations,
-            request.client,
+            request.who,
             now_msec=self.clock.wall_msec(),
             elapsed_msec=elapsed_msec,
         )
+        executed = request.executed_ns = perf_counter_ns()
+        _TURN.add(started - request.arrived_ns)
+        _EXECUTE.add(executed - started)
         if outcome.results is None:
             self._wait(request)
         elif outcome.commit is None and not self._executed:
             self._answer(request)
+            _WHOLE.add(executed - request.arrived_ns)
         else:
             self._executed.append(request)
             if self._flushing is None:
@@ -199,6 +255,8 @@ class Runner:
         self._execute(request, self.clock.now_msec() - request.arrived_msec)
 
     def _answer(self, request: Transact) -> None:
+        if request.outcome.commit is None:
+            COUNTERS["txn_error" if request.outcome.failed else "txn_unchanged"] += 1
         request.client.reply(request.id_bytes, orjson.dumps(request.outcome.results))
 
     async def _flush(self) -> None:
@@ -210,7 +268,7 @@ class Runner:
             except LogError as error:
                 self._fail(batch, error)
             else:
-                self._settle(len(batch))
+                self._settle(batch)
             if self.database.is_settled:
                 self._drain()
         self._flushing = None
@@ -223,32 +281,49 @@ class Runner:
         ]
         if entries and self.log is not None:
             COUNTERS["log_append"] += 1
+            BATCH_SIZES.add(len(entries))
+            started = perf_counter_ns()
             await self.log.append(self.log.next_index, entries)
+            _APPEND.add(perf_counter_ns() - started)
             self.failure = None
 
-    def _settle(self, n_requests: int) -> None:
-        started = JOBS.start()
+    def _settle(self, batch: list[Transact]) -> None:
+        durable = perf_counter_ns()
         changed: set[str] = set()
-        for _ in range(n_requests):
-            request = self._executed.popleft()
+        for request in batch:
+            self._executed.popleft()
+            _STORE.add(durable - request.executed_ns)
             if request.outcome.commit is not None:
                 changed |= self._publish()
             self._answer(request)
-        for watch in self.watchers:
-            watch(changed)
-        JOBS.finish("settle", started, n_requests)
-        if changed and self._triggers:
-            self._retry(lambda waiting: not changed.isdisjoint(waiting.outcome.waits_on))
+        told = perf_counter_ns()
+        _TELL.add(told - durable, len(batch))
+        for request in batch:
+            _WHOLE.add(told - request.arrived_ns)
+        self._follow_up(changed)
 
     def _publish(self) -> set[str]:
         """Make the oldest commit visible; the names of the tables that it changed."""
         before = self.database.transaction_id
         commit, notifications = self.database.settle()
         COUNTERS["txn_success"] += 1
+        return self._show(commit.changes, notifications, before)
+
+    def _show(
+        self, changes: list[Change], notifications: Sequence[Notification], before: str
+    ) -> set[str]:
+        """Tell of what is visible now; the names of the tables that changed."""
         self._tell(notifications, before)
         if self.change_log is not None:
-            self.change_log.show(commit.changes)
-        return {change.table.name for change in commit.changes}
+            self.change_log.show(changes)
+        return {change.table.name for change in changes}
+
+    def _follow_up(self, changed: set[str]) -> None:
+        """Do what waits for a change of the tables `changed`."""
+        for watch in self.watchers:
+            watch(changed)
+        if changed and self._triggers:
+            self._retry(lambda waiting: not changed.isdisjoint(waiting.outcome.waits_on))
 
     def _fail(self, batch: list[Transact], error: LogError) -> None:
         """Take back all that is not durable; what was not in the failed append executes again."""
@@ -262,6 +337,7 @@ class Runner:
             if request.outcome.commit is None or request.outcome.commit.data is None:
                 later.append(request)
                 continue
+            COUNTERS["txn_error"] += 1
             request.outcome.results.append(log_failure(error).to_json())
             self._answer(request)
         for request in later:
@@ -270,11 +346,9 @@ class Runner:
     # Waiting
 
     def _wait(self, request: Transact) -> None:
-        if request.id_bytes in request.client.waiting:
-            # Its namesake came first, but had not executed yet when this one came.
-            error = OvsdbError("syntax error", "transact: duplicate request ID")
-            request.client.reply_error(request.id_bytes, error.to_json())
+        if refuse_duplicate(request):
             return
+        COUNTERS["txn_wait"] += 1
         self._triggers[request] = None
         request.client.waiting[request.id_bytes] = self
         request.on_wait()
@@ -315,6 +389,7 @@ class Runner:
     def _retry(self, wanted: Callable[[Transact], bool]) -> None:
         for request in [request for request in self._triggers if wanted(request)]:
             self._wake(request)
+            request.arrived_ns = perf_counter_ns()
             if self._deferred or self._exclusive:
                 self._deferred.append((partial(self._execute_late, request), False))
             else:
@@ -326,24 +401,26 @@ class Runner:
         """Apply a transaction of the server itself to a database in memory."""
         before = self.database.transaction_id
         self._tell(self.database.replay(json, orjson.dumps(json)), before)
+        self._follow_up(set(json))
 
     async def compact(self) -> None:
         """Replace the log's past by a snapshot of what is visible now. Raises LogError."""
         assert self.log is not None
         log = self.log
         moment = await self._moment()
-        await log.save_snapshot(moment.index, moment.chunks())
+        data = moment.data("compacting database online")
+        await log.save_snapshot(moment.index, data, moment.history())
         await log.compact(moment.index)
 
-    async def _moment(self) -> Moment:
+    async def _moment(self) -> snapshot.Moment:
         """The state of now, with the index of the last entry that it includes."""
         log = self.log
         assert log is not None
 
-        async def take() -> Moment:
-            return Moment(self.database, log.next_index - 1, self.clock.wall_msec())
+        async def take() -> snapshot.Moment:
+            return snapshot.Moment(self.database, log.next_index - 1, self.clock.wall_msec())
 
-        moment: Moment = await self.exclusively(take)
+        moment: snapshot.Moment = await self.exclusively(take)
         return moment
 
     async def convert(self, schema: DatabaseSchema) -> None:
@@ -352,23 +429,13 @@ class Runner:
         Nothing executes meanwhile. Raises OvsdbError or LogError, and then nothing has changed.
         """
 
+        log = self.log
+        assert log is not None
+
         async def job() -> None:
-            moment = Moment(self.database, 0, self.clock.wall_msec())
-            data = await moment.text()
-            converted = Database(
-                schema,
-                self.database.new_uuid,
-                self.database.settings,
-                self.database.transaction_id,
+            self.database = await snapshot.convert(
+                self.database, schema, log, self.clock.wall_msec()
             )
-            json = orjson.loads(data)
-            entry.spell_out_defaults(json, self.database.tables, converted.tables)
-            converted.replay(json, data, converting=True)
-            if self.log is not None:
-                fitting = Moment(converted, 0, self.clock.wall_msec())
-                schema_json = orjson.dumps(schema.to_json())
-                await self.log.convert(self.log.next_index, schema_json, fitting.chunks())
-            self.database = converted
 
         await self.exclusively(job)
         for watch in self.watchers:
@@ -395,6 +462,18 @@ def _end_if_failed(flushing: "asyncio.Task[None]") -> None:
     if not flushing.cancelled() and flushing.exception() is not None:
         _LOG.critical("internal error", exc_info=flushing.exception())
         os.abort()
+
+
+def refuse_duplicate(request: Transact) -> bool:
+    """Whether another transaction of the same id waits, which is answered then.
+
+    The other came first, but had not executed yet when this one came.
+    """
+    if request.id_bytes not in request.client.waiting:
+        return False
+    error = OvsdbError("syntax error", "transact: duplicate request ID")
+    request.client.reply_error(request.id_bytes, error.to_json())
+    return True
 
 
 def log_failure(error: LogError) -> OvsdbError:

@@ -8,8 +8,8 @@ what is wanted with what is there.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any
 
@@ -19,24 +19,29 @@ from ovncp.log.base import LogError
 from ovncp.log.registry import open_log
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.errors import OvsdbError
-from ovncp.server import config_file, database_remotes, memory
+from ovncp.server import config_file, database_remotes, memory, tls
 from ovncp.server.change_log import ChangeLog
+from ovncp.server.channel import Message
 from ovncp.server.compaction import Compaction
 from ovncp.server.configuration import (
+    RELAY_PREFIX,
     Configuration,
     ConfigurationError,
     RemoteOptions,
     TlsSettings,
+    split_relay_spec,
 )
 from ovncp.server.coverage import COUNTERS, SLOT_SECONDS, Coverage
 from ovncp.server.database_remotes import PREFIX, Place, RemoteStatus
 from ovncp.server.rate_limit import RateLimit
+from ovncp.server.relay import Relay
 from ovncp.server.remote import NEVER_CONNECTED, Remote
 from ovncp.server.runner import Runner, Transact, log_failure
 from ovncp.server.server import Server
-from ovncp.server.stream import Target, TargetError
+from ovncp.server.stream import Target
 from ovncp.server.tls import TlsFiles
-from ovncp.server.vlog import Vlog
+from ovncp.server.upstream import Upstream
+from ovncp.server.workers import CommandLine, Workers
 
 _LOG = logging.getLogger("ovncp.ovsdb_server")
 _RPC_LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
@@ -60,11 +65,12 @@ class Runtime:
     def __init__(
         self,
         server: Server,
-        vlog: Vlog,
         *,
         fsync: bool,
         config_file: str | None = None,
         save: Callable[[Configuration], None] | None = None,
+        n_workers: int = 0,
+        worker: CommandLine = lambda channel, connection: (),
     ) -> None:
         """`save` is called with every configuration that a command leads to."""
         self.server = server
@@ -75,15 +81,22 @@ class Runtime:
         self.config_file = config_file
         self.compaction = Compaction(server.clock)
         self.coverage = Coverage(COUNTERS, server.clock.now_msec() / 1000)
+        self.workers: Workers | None = None
+        if n_workers:
+            self.workers = Workers(server, n_workers, worker, self._worker_configuration)
         self._fsync = fsync
         self._save = save
         self._tls_files = TlsFiles()
+        # The connections to the sources of relayed databases, by their remotes, and their options
+        # by the `relay_spec`.
+        self._sources: dict[str, RemoteOptions] = {}
+        self._upstreams: dict[str, Upstream] = {}
         # What is wrong with remotes that are not served, by target, and when to try them again.
         self._failures: dict[str, str] = {}
         self._pause_msec = self._retry_msec = 0
         self._errors: list[str] = []
         self._watched: dict[str, set[str]] = {}
-        self._change_limit = RateLimit(vlog, _CHANGES_PER_MINUTE, _CHANGES_AT_ONCE)
+        self._change_limit = RateLimit(_CHANGES_PER_MINUTE, _CHANGES_AT_ONCE)
         self._dirty = asyncio.Event()
         self._reconfiguring = asyncio.Lock()
 
@@ -92,13 +105,17 @@ class Runtime:
     async def apply(self, configuration: Configuration) -> None:
         """Serve what `configuration` names, from the start on.
 
-        Raises OvsdbError, TargetError and ConfigurationError.
+        Raises OvsdbError and ConfigurationError.
         """
         self.tls = configuration.tls
+        self._sources = dict(configuration.sources)
+        # Sources may want them before all databases are open, which may name others.
+        self._use_tls_files(self._read_tls_files([]))
         for file in configuration.databases:
             await self._open(file)
-        for target in configuration.remotes:
-            self._check_remote(target)
+        self._check_remotes(configuration.remotes)
+        if self.workers is not None:
+            await self.workers.start()
         self.wanted = dict(configuration.remotes)
         await self.reconfigure()
         if self._errors:
@@ -112,11 +129,14 @@ class Runtime:
             for remote in self.remotes.values():
                 await remote.close()
             self.remotes.clear()
+        if self.workers is not None:
+            await self.workers.close()
         await self.server.close()
+        await self._close_unused()
 
     def configuration(self) -> Configuration:
         """What is served now, as the command line would say it."""
-        return Configuration(tuple(self.files), dict(self.wanted), self.tls)
+        return Configuration(tuple(self.files), dict(self.wanted), self.tls, dict(self._sources))
 
     def _changed_by_command(self) -> None:
         if self._save is not None:
@@ -140,15 +160,70 @@ class Runtime:
         self._changed_by_command()
 
     async def _open(self, file: str) -> None:
-        if file.startswith("relay:"):
-            raise ConfigurationError(f"{file}: relay databases are not supported yet")
         try:
-            runner = await self._open_database(file)
+            if file.startswith(RELAY_PREFIX):
+                runner = await self._open_relay(file)
+            else:
+                runner = await self._open_database(file)
         except LogError as error:
             raise log_failure(error) from error
         self.files[file] = runner.name
         self.compaction.add(runner)
         runner.watchers.append(partial(self._tables_changed, runner.name))
+
+    async def _open_relay(self, spec: str) -> Runner:
+        """Relay a database. Raises LogError."""
+        try:
+            name, _ = split_relay_spec(spec)
+        except ConfigurationError as error:
+            raise LogError(str(error)) from error
+        try:
+            return self.server.add_relay(name, self._upstream_of(spec))
+        finally:
+            await self._close_unused()
+
+    def _upstream_of(self, spec: str) -> Upstream:
+        """The connection to the source that `spec` names, made now if there is none."""
+        _, remotes = split_relay_spec(spec)
+        options = self._sources.get(spec, RemoteOptions())
+        upstream = self._upstreams.get(remotes)
+        if upstream is None:
+            targets = [Target.parse_any(text, _LOG) for text in remotes.split(",") if text]
+            upstream = Upstream(self.server.clock, targets, options, self.tls_files)
+            self._upstreams[remotes] = upstream
+        upstream.options = options
+        return upstream
+
+    async def _move_relays(self, configuration: Configuration) -> None:
+        """Relay databases from where they are relayed from in `configuration`.
+
+        Their clients need not know.
+        """
+        self._sources = dict(configuration.sources)
+        specs = [spec for spec in configuration.databases if spec.startswith(RELAY_PREFIX)]
+        wanted = {split_relay_spec(spec)[0]: spec for spec in specs}
+        for file, name in list(self.files.items()):
+            runner = self.server.runners[name]
+            if isinstance(runner, Relay) and name in wanted:
+                self.server.move_relay(runner, self._upstream_of(wanted[name]))
+                self.files[wanted[name]] = self.files.pop(file)
+        await self._close_unused()
+
+    def probe_sources(self, msec: int) -> None:
+        """Ask silent sources for a sign of life after `msec` milliseconds, 0 for never."""
+        for file in self.files:
+            if file.startswith(RELAY_PREFIX):
+                given = self._sources.get(file, RemoteOptions())
+                self._sources[file] = replace(given, inactivity_probe_msec=max(0, msec))
+                self._upstream_of(file)
+        self._changed_by_command()
+
+    async def _close_unused(self) -> None:
+        """End the connections to sources of which no database is relayed any more."""
+        for remotes, upstream in list(self._upstreams.items()):
+            if not upstream.followers:
+                del self._upstreams[remotes]
+                await upstream.close()
 
     async def _open_database(self, file: str) -> Runner:
         if any(_is_same_file(file, other) for other in self.files):
@@ -164,6 +239,7 @@ class Runtime:
         self.files = {file: other for file, other in self.files.items() if other != name}
         self.compaction.remove(self.server.runners[name])
         await self.server.remove_database(name)
+        await self._close_unused()
 
     def log_changes(self, runner: Runner, table: str, wanted: bool) -> None:
         """Log the changes of `table` from now on, or no more."""
@@ -181,8 +257,7 @@ class Runtime:
 
         Raises ConfigurationError for a column that is not there.
         """
-        if target.startswith(PREFIX):
-            database_remotes.find(target, self._databases())
+        self._check_remotes((target,))
         self.wanted.setdefault(target, RemoteOptions())
         await self.reconfigure()
         self._changed_by_command()
@@ -193,11 +268,11 @@ class Runtime:
         await self.reconfigure()
         self._changed_by_command()
 
-    def _check_remote(self, target: str) -> None:
-        if target.startswith(PREFIX):
-            database_remotes.find(target, self._databases())
-        else:
-            Target.parse(target)
+    def _check_remotes(self, targets: Iterable[str]) -> None:
+        """See that the columns exist which are named. Raises ConfigurationError."""
+        for target in targets:
+            if target.startswith(PREFIX) and not self._is_awaited(target):
+                database_remotes.find(target, self._databases())
 
     def _databases(self) -> dict[str, Database]:
         return {name: runner.database for name, runner in self.server.runners.items()}
@@ -212,6 +287,7 @@ class Runtime:
         assert self.config_file is not None
         _LOG.info("loading configuration from '%s'", self.config_file)
         configuration = config_file.read(self.config_file)
+        await self._move_relays(configuration)
         for file, name in list(self.files.items()):
             if file not in configuration.databases:
                 await self._close(name)
@@ -236,12 +312,27 @@ class Runtime:
             errors: list[str] = []
             self._watched = {}
             targets = dict(self._targets(errors))
-            self._tls_files = self._read_tls_files(errors)
+            self._use_tls_files(self._read_tls_files(errors))
             self._report(errors)
             for target in [target for target in self.remotes if target not in targets]:
                 _RPC_LOG.info("%s: remote deconfigured", target)
                 await self.remotes.pop(target).close()
             await self._serve_all(targets)
+            if self.workers is not None:
+                self.workers.changed()
+
+    def _worker_configuration(self) -> Message:
+        """How workers are to serve clients."""
+        return {
+            "server_id": self.server.server_id,
+            "disabled_methods": sorted(self.server.disabled_methods),
+            "tls_files": asdict(self._tls_files),
+            "remotes": {
+                target: asdict(remote.options)
+                for target, remote in self.remotes.items()
+                if remote.target.is_passive
+            },
+        }
 
     def _report(self, errors: list[str]) -> None:
         """Log those of `errors` that are new."""
@@ -268,6 +359,8 @@ class Runtime:
 
     def _find(self, spec: str, errors: list[str]) -> Place | None:
         """The column that `spec` names, whose tables are followed from now on."""
+        if self._is_awaited(spec):
+            return None
         try:
             place = database_remotes.find(spec, self._databases())
         except ConfigurationError as error:
@@ -276,31 +369,48 @@ class Runtime:
         self._watched.setdefault(place.database.name, set()).update(place.tables)
         return place
 
+    def _is_awaited(self, spec: str) -> bool:
+        """Whether `spec` is about a relayed database whose schema is not known yet.
+
+        Its table is followed from now on.
+        """
+        name, *rest = spec.removeprefix(PREFIX).split(",")
+        runner = self.server.runners.get(name)
+        if runner is None or runner.is_available:
+            return False
+        self._watched.setdefault(name, set()).update(rest[:1])
+        return True
+
     async def _serve(self, target: str, options: RemoteOptions) -> str | None:
         """Serve `target` with `options`; what is wrong if that is not possible."""
         if target in self.remotes:
-            self.remotes[target].options = options
-            return None
+            if self.remotes[target].options.dscp == options.dscp:
+                self.remotes[target].options = options
+                return None
+            # What marks packets belongs to sockets, so that these have to be made again.
+            await self.remotes.pop(target).close()
         try:
-            remote = Remote(self.server, target, options, self.tls_files)
+            remote = Remote(self.server, target, options, self.tls_files, self.workers)
             await remote.start()
-        except TargetError as error:
-            return self._failed(target, str(error), "%s")
         except OSError as error:
-            failure = error.strerror or str(error)
-            return self._failed(target, failure, f"{target}: listen failed: %s")
+            return self._failed(target, error.strerror or str(error))
         self.remotes[target] = remote
         return None
 
-    def _failed(self, target: str, failure: str, message: str) -> str:
+    def _failed(self, target: str, failure: str) -> str:
         """Log the failure, once however often it is tried again."""
         if self._failures.get(target) != failure:
-            _RPC_LOG.error(message, failure)
+            _RPC_LOG.error("%s: listen failed: %s", target, failure)
         return failure
 
     def tls_files(self) -> TlsFiles:
         """The TLS files of now."""
         return self._tls_files
+
+    def _use_tls_files(self, files: TlsFiles) -> None:
+        if files != self._tls_files:
+            self._tls_files = files
+            tls.log_problem(files)
 
     def _read_tls_files(self, errors: list[str]) -> TlsFiles:
         given = {field.name: getattr(self.tls, field.name) for field in fields(self.tls)}
@@ -366,7 +476,8 @@ class Runtime:
         operations: dict[str, list[dict[str, Any]]] = {}
         for spec in self.wanted:
             place = self._find(spec, []) if spec.startswith(PREFIX) else None
-            if place is not None:
+            # The rows of a relayed database are its source's, whose remotes they are as well.
+            if place is not None and self.server.runners[place.database.name].model != "relay":
                 updates = database_remotes.status_operations(place, self._status)
                 operations.setdefault(place.database.name, []).extend(updates)
         now = self.server.clock.now_msec()

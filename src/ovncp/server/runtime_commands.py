@@ -3,12 +3,14 @@ Management Commands"). Words and errors are the C server's."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 
 from ovncp.log.base import LogError
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.server import memory
-from ovncp.server.command import Command, CommandError
+from ovncp.server.clock import Clock
+from ovncp.server.command import Command, CommandError, Handler
 from ovncp.server.configuration import ConfigurationError
 from ovncp.server.perf_counter import JOBS
 from ovncp.server.runner import Runner
@@ -22,15 +24,18 @@ _NEWER_METHODS = frozenset(("monitor_cond", "monitor_cond_since", "monitor_cond_
 def commands(runtime: Runtime, stop: Callable[[], None]) -> list[Command]:
     """All of them; `stop` ends the server."""
     own = _Commands(runtime, stop)
-    server = "ovsdb-server/"
+    changing, server = own.changing, "ovsdb-server/"
+    later = changing(own.refuse_replication)
     return [
         Command("exit", "", 0, 0, own.exit),
-        Command(server + "add-db", "DB", 1, 1, own.add_db),
-        Command(server + "add-remote", "REMOTE", 1, 1, own.add_remote),
+        Command(server + "add-db", "DB", 1, 1, changing(own.add_db)),
+        Command(server + "add-remote", "REMOTE", 1, 1, changing(own.add_remote)),
         Command(server + "compact", "", 0, 1, own.compact),
-        Command(server + "connect-active-ovsdb-server", "", 0, 0, own.connect_active),
+        Command(server + "connect-active-ovsdb-server", "", 0, 0, changing(own.connect_active)),
         Command(server + "disable-monitor-cond", "", 0, 0, own.disable_monitor_cond),
-        Command(server + "disconnect-active-ovsdb-server", "", 0, 0, own.disconnect_active),
+        Command(
+            server + "disconnect-active-ovsdb-server", "", 0, 0, changing(own.disconnect_active)
+        ),
         Command(server + "get-active-ovsdb-server", "", 0, 0, lambda _: ""),
         Command(server + "get-db-storage-status", "DB", 1, 1, own.storage_status),
         Command(server + "get-sync-exclude-tables", "", 0, 0, lambda _: ""),
@@ -39,22 +44,40 @@ def commands(runtime: Runtime, stop: Callable[[], None]) -> list[Command]:
         Command(server + "memory-trim-on-compaction", "on|off", 1, 1, own.trim_on_compaction),
         Command(server + "reconnect", "", 0, 0, own.reconnect),
         Command(server + "reload", "", 0, 0, own.reload),
-        Command(server + "remove-db", "DB", 1, 1, own.remove_db),
-        Command(server + "remove-remote", "REMOTE", 1, 1, own.remove_remote),
-        Command(server + "set-active-ovsdb-server", "", 1, 1, own.refuse_replication),
-        Command(
-            server + "set-active-ovsdb-server-probe-interval", "", 1, 1, own.refuse_replication
-        ),
-        Command(server + "set-relay-source-probe-interval", "", 1, 1, own.refuse_replication),
-        Command(server + "set-sync-exclude-tables", "", 0, 1, own.refuse_replication),
+        Command(server + "remove-db", "DB", 1, 1, changing(own.remove_db)),
+        Command(server + "remove-remote", "REMOTE", 1, 1, changing(own.remove_remote)),
+        Command(server + "set-active-ovsdb-server", "", 1, 1, later),
+        Command(server + "set-active-ovsdb-server-probe-interval", "", 1, 1, later),
+        Command(server + "set-relay-source-probe-interval", "", 1, 1, changing(own.probe_sources)),
+        Command(server + "set-sync-exclude-tables", "", 0, 1, later),
         Command(server + "sync-status", "", 0, 0, lambda _: "state: active\n"),
         Command(server + "tlog-list", "", 0, 0, own.list_logged_tables),
         Command(server + "tlog-set", "DB:TABLE on|off", 2, 2, own.log_table),
         Command("memory/show", "", 0, 0, own.show_memory),
-        Command("time/stop", "", 0, 0, own.stop_time),
-        Command("time/warp", "[LARGE_MSECS] MSECS", 1, 2, own.warp_time),
         *runtime.coverage.commands(),
         *JOBS.commands(),
+    ]
+
+
+def time_commands(clock: Clock) -> list[Command]:
+    """Those that push `clock` forward."""
+
+    def stop(_: list[str]) -> str:
+        clock.stop()
+        return ""
+
+    async def warp(args: list[str]) -> str:
+        """`time/warp MSECS`, or `time/warp LARGE_MSECS MSECS` for a large push in steps."""
+        total, step = _msecs(args[0]), _msecs(args[-1])
+        while total > 0:
+            clock.warp(min(step, total))
+            total -= step
+            await asyncio.sleep(0.01)
+        return "warped"
+
+    return [
+        Command("time/stop", "", 0, 0, stop),
+        Command("time/warp", "[LARGE_MSECS] MSECS", 1, 2, warp),
     ]
 
 
@@ -67,6 +90,20 @@ class _Commands:
         self._stop = stop
         self._said_whether_trimming = False
 
+    def changing(self, change: Callable[[list[str]], Awaitable[str]]) -> Handler:
+        """`change`, if no file says what to serve; what is wrong with its arguments is told."""
+
+        async def command(args: list[str]) -> str:
+            file = self._runtime.config_file
+            if file is not None:
+                raise CommandError(f"Update the {file} and use ovsdb-server/reload instead")
+            try:
+                return await change(args)
+            except (OvsdbError, ConfigurationError) as error:
+                raise CommandError(str(error)) from error
+
+        return command
+
     def exit(self, _: list[str]) -> str:
         self._stop()
         return ""
@@ -74,15 +111,10 @@ class _Commands:
     # Remotes
 
     async def add_remote(self, args: list[str]) -> str:
-        self._check_not_from_file()
-        try:
-            await self._runtime.add_remote(args[0])
-        except ConfigurationError as error:
-            raise CommandError(str(error)) from error
+        await self._runtime.add_remote(args[0])
         return ""
 
     async def remove_remote(self, args: list[str]) -> str:
-        self._check_not_from_file()
         if args[0] not in self._runtime.wanted:
             raise CommandError("no such remote")
         await self._runtime.remove_remote(args[0])
@@ -98,20 +130,17 @@ class _Commands:
 
     def disable_monitor_cond(self, args: list[str]) -> str:
         self._server.disabled_methods |= _NEWER_METHODS
+        if self._runtime.workers is not None:
+            self._runtime.workers.changed()
         return self.reconnect(args)
 
     # Databases
 
     async def add_db(self, args: list[str]) -> str:
-        self._check_not_from_file()
-        try:
-            await self._runtime.add_database(args[0])
-        except (OvsdbError, ConfigurationError) as error:
-            raise CommandError(str(error)) from error
+        await self._runtime.add_database(args[0])
         return ""
 
     async def remove_db(self, args: list[str]) -> str:
-        self._check_not_from_file()
         self._runner(args[0])
         if args[0].startswith("_"):
             raise CommandError("Cannot remove reserved database.")
@@ -134,11 +163,13 @@ class _Commands:
     async def compact(self, args: list[str]) -> str:
         if args and args[0].startswith("_"):
             raise CommandError("cannot compact built-in databases")
-        stored = [runner for runner in self._server.runners.values() if runner.log is not None]
-        chosen = [runner for runner in stored if not args or runner.name == args[0]]
+        served = [runner for name, runner in self._server.runners.items() if name[0] != "_"]
+        chosen = [runner for runner in served if not args or runner.name == args[0]]
         if not chosen:
             raise CommandError("no database by that name")
-        failures = [failure for runner in chosen if (failure := await self._compact(runner))]
+        # A relayed database has no log here, and so has nothing to compact.
+        stored = [runner for runner in chosen if runner.log is not None]
+        failures = [failure for runner in stored if (failure := await self._compact(runner))]
         if failures:
             raise CommandError("".join(failures))
         return ""
@@ -191,24 +222,25 @@ class _Commands:
 
     # Replication, of which there is none yet
 
-    def connect_active(self, _: list[str]) -> str:
-        self._check_not_from_file()
+    async def connect_active(self, _: list[str]) -> str:
         return "Unable to connect: active server is not specified.\n"
 
-    def disconnect_active(self, _: list[str]) -> str:
-        self._check_not_from_file()
+    async def disconnect_active(self, _: list[str]) -> str:
         return ""
 
-    def refuse_replication(self, _: list[str]) -> str:
-        self._check_not_from_file()
-        raise CommandError("active-backup replication and relays are not supported yet")
+    async def refuse_replication(self, _: list[str]) -> str:
+        raise CommandError("active-backup replication is not supported yet")
+
+    # Sources of relayed databases
+
+    async def probe_sources(self, args: list[str]) -> str:
+        try:
+            self._runtime.probe_sources(int(args[0]))
+        except ValueError as error:
+            raise CommandError("Invalid probe interval, integer value expected") from error
+        return ""
 
     # The process
-
-    def _check_not_from_file(self) -> None:
-        file = self._runtime.config_file
-        if file is not None:
-            raise CommandError(f"Update the {file} and use ovsdb-server/reload instead")
 
     async def reload(self, _: list[str]) -> str:
         if self._runtime.config_file is None:
@@ -223,20 +255,11 @@ class _Commands:
         return ""
 
     async def show_memory(self, _: list[str]) -> str:
-        return memory.show(await memory.usage(self._server))
-
-    def stop_time(self, _: list[str]) -> str:
-        self._server.clock.stop()
-        return ""
-
-    async def warp_time(self, args: list[str]) -> str:
-        """`time/warp MSECS`, or `time/warp LARGE_MSECS MSECS` for a large push in steps."""
-        total, step = _msecs(args[0]), _msecs(args[-1])
-        while total > 0:
-            self._server.clock.warp(min(step, total))
-            total -= step
-            await asyncio.sleep(0.01)
-        return "warped"
+        figures = Counter(await memory.usage(self._server))
+        if self._runtime.workers is not None:
+            for text in await self._runtime.workers.run("memory/show"):
+                figures.update(memory.of_clients(text))
+        return memory.show(dict(sorted(figures.items())))
 
 
 def _msecs(text: str) -> int:

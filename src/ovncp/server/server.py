@@ -9,33 +9,56 @@ import orjson
 
 from ovncp.log.base import Log, LogError
 from ovncp.ovsdb.database import Database, Settings
+from ovncp.ovsdb.encoded import UPDATES
 from ovncp.ovsdb.errors import json_text
-from ovncp.ovsdb.lock import Locks
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server import server_database
+from ovncp.server.backlog import Backlog
 from ovncp.server.clock import Clock
+from ovncp.server.dumps import Dumps
+from ovncp.server.handshakes import Handshakes
+from ovncp.server.limits import Limits
+from ovncp.server.on_behalf import Principal
+from ovncp.server.relay import Relay
 from ovncp.server.runner import Runner
-from ovncp.server.session import Session
+from ovncp.server.session import Session, Traffic
+from ovncp.server.shared_locks import SharedLocks
 from ovncp.server.snapshot import open_database
+from ovncp.server.upstream import Upstream
 
 _LOG = logging.getLogger("ovncp.ovsdb_server")
 
 _PROBE_SWEEP_SECONDS = 0.5
+_SWEEPS_PER_CLEARANCE = 120
 
 
 class Server:
-    """All that clients share. `runners` has the databases by name, `_Server` among them."""
+    """All that clients share. `runners` has the databases by name, `_Server` among them.
 
-    def __init__(self, clock: Clock, new_uuid: Callable[[], str], settings: Settings) -> None:
+    `past_traffic` is that of the sessions that are gone.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        new_uuid: Callable[[], str],
+        settings: Settings,
+        limits: Limits = Limits(),  # noqa: B008
+    ) -> None:
         self.clock = clock
+        self.limits = limits
         self.new_uuid = new_uuid
         self.settings = settings
         self.server_id = new_uuid()
-        self.locks = Locks()
+        self.locks = SharedLocks(self._notify_lock)
         # What `ovsdb-server/disable-monitor-cond` takes away.
         self.disabled_methods: frozenset[str] = frozenset()
         self.sessions: dict[Session, None] = {}
+        self.past_traffic = Traffic()
+        self.dumps = Dumps(limits)
+        self.handshakes = Handshakes(limits.handshakes)
+        self.backlog = Backlog(limits.backlog_bytes, self.sessions)
         self.runners: dict[str, Runner] = {}
         self._loop = asyncio.get_running_loop()
         self._unflushed: list[Session] = []
@@ -64,9 +87,46 @@ class Server:
         if database.name in self.runners:
             raise LogError(f"{database.name}: duplicate database name")
         runner = self._add_runner(database, log)
-        self._describe(runner)
         self._databases_changed()
+        self._describe(runner)
         return runner
+
+    def add_relay(self, name: str, upstream: Upstream) -> Relay:
+        """Serve the database `name` of the source behind `upstream`. Raises LogError."""
+        if name.startswith("_"):
+            raise LogError(f'{name}: names beginning with "_" are reserved')
+        if name in self.runners:
+            raise LogError(f"{name}: duplicate database name")
+        relay = Relay(name, upstream, self.clock, self._tell, self.new_uuid, self.settings)
+        self._attach(relay)
+        return relay
+
+    def _attach(self, relay: Relay) -> None:
+        relay.announce = self._describe
+        relay.replaced = self._relay_replaced
+        self.runners[relay.name] = relay
+        self._databases_changed()
+        self._describe(relay)
+        relay.upstream.attach(relay)
+        self.locks.add_source(relay.upstream)
+
+    def move_relay(self, relay: Relay, upstream: Upstream) -> None:
+        """Relay a database from another source, or the same."""
+        old = relay.upstream
+        if upstream is not old:
+            relay.move(upstream)
+            self._forget_source(old)
+            self.locks.add_source(upstream)
+
+    def _forget_source(self, upstream: Upstream) -> None:
+        if not upstream.followers:
+            self.locks.remove_source(upstream)
+
+    def _relay_replaced(self, relay: Runner) -> None:
+        """Bring what clients know into line with the other schema of a relayed database."""
+        self._cancel_monitors(relay)
+        self._describe(relay)
+        self.finish_conversion(relay)
 
     def _add_runner(self, database: Database, log: Log | None) -> Runner:
         runner = self.runners[database.name] = Runner(database, log, self.clock, self._tell)
@@ -78,11 +138,13 @@ class Server:
     def _describe(self, runner: Runner) -> None:
         """Write the database's row of `_Server`."""
         columns = {
-            "model": "standalone",
-            "connected": True,
-            "leader": True,
-            "schema": json_text(runner.database.schema.to_json()),
+            "model": runner.model,
+            "connected": runner.is_connected,
+            "leader": runner.model != "relay",
+            "schema": ["set", []],
         }
+        if runner.is_available:
+            columns["schema"] = json_text(runner.database.schema.to_json())
         self._set_row(runner.name, columns)
 
     def _set_row(self, name: str, columns: dict[str, Any] | None) -> None:
@@ -94,9 +156,11 @@ class Server:
         runner = self.runners.pop(name)
         self._cancel_monitors(runner)
         runner.give_up_all()
-        self._set_row(name, None)
         self._databases_changed()
+        self._set_row(name, None)
         await runner.close()
+        if isinstance(runner, Relay):
+            self._forget_source(runner.upstream)
 
     async def convert(self, runner: Runner, schema: DatabaseSchema) -> None:
         """Give a database another schema (ovsdb-server(7) section 4.1.19).
@@ -122,7 +186,10 @@ class Server:
                         session.notify("monitor_canceled", [orjson.loads(key)])
 
     def _databases_changed(self) -> None:
-        """Disconnect the clients that would not learn of the change in any other way."""
+        """Disconnect the clients that would not learn of the change in any other way.
+
+        Before `_Server` tells of a database that comes or goes: as in C, they do not hear of that.
+        """
         for session in list(self.sessions):
             if not session.is_change_aware:
                 session.close()
@@ -136,29 +203,36 @@ class Server:
     def remove_session(self, session: Session) -> None:
         """Forget a client that is gone: its monitors, its waiting transactions, its locks."""
         self.sessions.pop(session, None)
+        self.past_traffic.add(session.traffic)
         for key in list(session.monitors):
             session.forget_monitor(key)
         for runner in set(session.waiting.values()):
             runner.cancel_all(session)
-        for name in list(session.locks):
-            self.unlock(session, name)
+        self.unlock_all(session)
+        for principal in session.principals.values():
+            self.unlock_all(principal)
 
-    def unlock(self, session: Session, name: str) -> None:
-        """Take a lock, or the wait for it, from `session`."""
-        session.locks.pop(name, None)
-        heir = self.locks.unlock(session, name)
-        if heir is not None:
-            self.notify_lock(heir, "locked", name)
+    def unlock_all(self, client: Session | Principal) -> None:
+        """Take all locks, and the wait for any, from `client`."""
+        for name in list(client.locks):
+            self.unlock(client, name)
 
-    def notify_lock(self, session: Hashable, method: str, name: str) -> None:
-        """Tell a session that it was given the lock `name`, or lost it."""
-        assert isinstance(session, Session)
-        session.notify(method, [name])
+    def unlock(self, client: Session | Principal, name: str) -> None:
+        """Take a lock, or the wait for it, from `client`."""
+        client.locks.pop(name, None)
+        self.locks.unlock(client, name)
+
+    def _notify_lock(self, client: Hashable, method: str, name: str) -> None:
+        """Tell a client that it was given the lock `name`, or lost it."""
+        assert isinstance(client, Session | Principal)
+        client.notify(method, [name])
 
     def _tell(self, notifications: Sequence[Notification], before: str) -> None:
         for notification in notifications:
             message = notification.message
+            UPDATES.made += 1
             for monitor in notification.monitors:
+                UPDATES.used += 1
                 monitor.owner.update(monitor, message, before)
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
@@ -178,8 +252,12 @@ class Server:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_PROBE_SWEEP_SECONDS)
-            self.probe_sessions()
+            for _ in range(_SWEEPS_PER_CLEARANCE):
+                await asyncio.sleep(_PROBE_SWEEP_SECONDS)
+                self.probe_sessions()
+                self.dumps.check()
+            for runner in self.runners.values():
+                runner.database.monitors.drop_unused()
 
     def probe_sessions(self) -> None:
         """Ask silent clients for a sign of life."""

@@ -43,6 +43,13 @@ def make(new_uuid: Callable[[], str]) -> Database:
     return Database(DatabaseSchema.from_json(_SCHEMA), new_uuid, Settings(_HISTORY_BYTES))
 
 
+def names(database: Database) -> list[str]:
+    """The names of the databases that `_Server` shows."""
+    table = database.tables["Database"]
+    place = table.columns["name"].index
+    return [row.values[place] for row in table.rows.values()]
+
+
 def row_change(database: Database, name: str, columns: dict[str, Any] | None) -> dict[str, Any]:
     """The transaction that gives the row of the database `name` these `columns`; None removes it.
 

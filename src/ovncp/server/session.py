@@ -5,7 +5,8 @@ answered. Only transactions need not wait for each other, so that many become du
 does anything wait for one that waits for a condition.
 
 A client that does not read is not written to: what changes meanwhile is put together, from the
-database's history, when it reads again. Nor is it read from, so that it cannot ask for more.
+database's history, when it reads again. Nor is it read from, so that it cannot ask for more. What
+it is owed all the same is bounded.
 """
 
 import asyncio
@@ -14,11 +15,17 @@ import logging
 import os
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.server.coverage import COUNTERS, define
+from ovncp.server.dumps import Turn
 from ovncp.server.methods import METHODS, NOTIFICATIONS, Request
+from ovncp.server.monitor_methods import MONITOR_METHODS
+from ovncp.server.on_behalf import METHODS_ON_BEHALF, Principal
+from ovncp.server.output import HIGH_WATER_BYTES, Output
+from ovncp.server.rate_limit import RateLimit
 from ovncp.server.stream import peer_name
 from ovncp.server.tls import peer_common_name
 from ovncp.wire import jsonrpc
@@ -32,16 +39,37 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
 _RPC_LOG = logging.getLogger("ovncp.jsonrpc")
+_BAD_CLIENTS: Final = RateLimit(per_minute=5, burst=5)
 
 define("jsonrpc_received", "jsonrpc_sent", "monitor_merged", "session_overflow")
 
 MAX_MESSAGE_BYTES = 1 << 30
-_HIGH_WATER_BYTES = 1 << 20
 _SHARED_BYTES = 1 << 16
+_METHODS = METHODS | MONITOR_METHODS
+_TRANSACTING = ("transact", "transact_for")
 _MOST_UNDER_WAY = 1000  # transactions of one client that are not durable yet
 _CLOSING_SECONDS = 10.0  # for a client to read the rest
+_SIGN_OF_LIFE_MSEC = 1000  # between those that a client gets while it waits for its turn
 _PROBE = b'{"id":"echo","method":"echo","params":[]}'
+_TOO_SLOW = "the client is too slow: its updates exceed the kept history"
 _END = object()  # of what the client sends
+
+
+class Traffic:
+    """What has come from clients and gone to them: requests, and bytes of JSON."""
+
+    __slots__ = ("n_requests", "received_bytes", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.n_requests = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+
+    def add(self, other: "Traffic") -> None:
+        """Add what went on elsewhere."""
+        self.n_requests += other.n_requests
+        self.received_bytes += other.received_bytes
+        self.sent_bytes += other.sent_bytes
 
 
 class Session:
@@ -57,14 +85,20 @@ class Session:
         self.identity: str | None = None
         self.monitors: dict[bytes, tuple[Monitor, Runner]] = {}
         self.locks: dict[str, None] = {}
+        # Of a worker: its clients, by number.
+        self.principals: dict[int, Principal] = {}
         self.waiting: dict[bytes, Runner] = {}
         self.is_change_aware = False
         # When it connected and was last heard of, and whether to ask it for a sign of life.
         self.reconnect: Reconnect
         self.received_msec = 0
-        self._told_msec = 0
-        self._backlog = 0
-        self._paused = False
+        self.received_ns = 0  # the same on `perf_counter_ns`
+        self.traffic = Traffic()
+        self._told_msec = self._signaled_msec = 0
+        # When the client was probed before: whether something waited to be written, and how much
+        # the kernel had taken.
+        self._had_backlog = False
+        self._taken_bytes = 0
         self._closing = False
         self._error = 0
         # What came in and is not handled yet: messages, then perhaps what ends them.
@@ -72,11 +106,19 @@ class Session:
         self._is_reading = True
         self._n_unanswered = 0
         self._is_transacting = False
+        # Its wait for a dump, or the dump.
+        self.turn: Turn | None = None
         # The monitors that lag, with the id of the state that the client knows.
         self._behind: dict[Monitor, str] = {}
         self._stream = JsonStream(MAX_MESSAGE_BYTES)
-        self._output: list[bytes] = []
+        self.output: Output
         self._transport: asyncio.Transport
+        self._wants_flush = False
+        # Whether output is left that the transport had no room for, how much of that was told to
+        # the server, and how much came after it.
+        self._is_congested = False
+        self._backlog_bytes = 0
+        self._added_bytes = 0
 
     # What a database must know of a client
 
@@ -92,14 +134,14 @@ class Session:
 
     def owns_lock(self, name: str) -> bool:
         """See `Client.owns_lock`."""
-        return self.server.locks.owner(name) is self
+        return self.server.locks.owns(self, name)
 
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an instance of asyncio's class with every event loop.
         self._transport = transport = cast(asyncio.Transport, transport)
-        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        self.output = Output(transport)
         self.name = peer_name(transport)
         self.identity = peer_common_name(transport)
         self.server.add_session(self)
@@ -109,10 +151,11 @@ class Session:
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._input.clear()
+        self._drop_output()
         if isinstance(exc, OSError):
             self._error = error_number(exc)
             verb = "send" if self._error == errno.EPIPE else "receive"
-            _RPC_LOG.warning("%s: %s error: %s", self.name, verb, os.strerror(self._error))
+            self._warn("%s error: %s", verb, os.strerror(self._error))
         self.server.remove_session(self)
         self._tell_activity()
         self.reconnect.disconnected(self.server.clock.now_msec(), self._error)
@@ -123,6 +166,7 @@ class Session:
         if not self._closing:
             self._closing = True
             self._error = error
+            self.output.write_all()
             self.flush()
             if self._transport.get_write_buffer_size():
                 self.server.call_later(_CLOSING_SECONDS, self._transport.abort)
@@ -133,17 +177,24 @@ class Session:
         if not self._closing:
             self._closing = True
             _LOG.warning("%s: %s, closing the connection", self.name, reason)
+            self._drop_output()
             self._transport.abort()
+
+    def overflow(self, reason: str) -> None:
+        """As `abort`, for a client that reads too slowly."""
+        if not self._closing:
+            COUNTERS["session_overflow"] += 1
+            self.abort(reason)
 
     def probe(self, now_msec: int) -> None:
         """Ask a client that is silent whether it is there, and give up one that does not answer.
 
         One that reads, however slowly, is there, and so is one that waits for its turn.
         """
-        backlog = self._transport.get_write_buffer_size()
-        if backlog < self._backlog or self._input:
+        if self._reads_backlog() or self._input or self._waits_for_turn:
             self.received_msec = now_msec
-        self._backlog = backlog
+        self._check_backlog()
+        self._show_life(now_msec)
         self._tell_activity()
         self.reconnect.set_probe_interval(self.remote.inactivity_probe_msec)
         action = self.reconnect.run(now_msec)
@@ -152,6 +203,23 @@ class Session:
         elif action is Action.DISCONNECT:
             self._closing = True
             self._transport.abort()
+
+    def _reads_backlog(self) -> bool:
+        """Whether the client had a backlog when it was probed before, and has read some of it."""
+        had_backlog, taken_bytes = self._had_backlog, self._taken_bytes
+        self._had_backlog = self.backlog_bytes > 0
+        self._taken_bytes = self.output.sent_bytes - self.transport_bytes
+        return had_backlog and self._taken_bytes > taken_bytes
+
+    def _show_life(self, now_msec: int) -> None:
+        """Let a client that waits for its turn know that its server is there."""
+        if self._waits_for_turn and now_msec >= self._signaled_msec + _SIGN_OF_LIFE_MSEC:
+            self._signaled_msec = now_msec
+            self.send(_PROBE)
+
+    @property
+    def _waits_for_turn(self) -> bool:
+        return self.turn is not None and self._n_under_way > 0
 
     def _tell_activity(self) -> None:
         if self.received_msec > self._told_msec:
@@ -162,6 +230,8 @@ class Session:
 
     def data_received(self, data: bytes) -> None:
         self.received_msec = self.server.clock.now_msec()
+        self.received_ns = perf_counter_ns()
+        self.traffic.received_bytes += len(data)
         try:
             self._input.extend(self._stream.feed(data))
         except JsonError as error:
@@ -183,7 +253,7 @@ class Session:
         """Handle what came in, as far as its turn has come."""
         while self._input and not self._closing and self._is_turn_of(self._input[0]):
             self._handle(self._input.popleft())
-        if self._is_reading is bool(self._input or self._paused) and not self._closing:
+        if self._is_reading is bool(self._input or self._is_congested) and not self._closing:
             self._is_reading = not self._is_reading
             if self._is_reading:
                 self._transport.resume_reading()
@@ -191,18 +261,23 @@ class Session:
                 self._transport.pause_reading()
 
     def _is_turn_of(self, message: Any) -> bool:
-        if self._paused:
+        if self._is_congested or self.output.n_bytes > HIGH_WATER_BYTES:
             return False
-        n_under_way = self._n_unanswered - len(self.waiting)
+        n_under_way = self._n_under_way
         if not n_under_way:
             return True
         return self._is_transacting and n_under_way < _MOST_UNDER_WAY and _is_transact(message)
+
+    @property
+    def _n_under_way(self) -> int:
+        """The number of requests that are not answered, but for those that wait for a change."""
+        return self._n_unanswered - len(self.waiting)
 
     def _handle(self, message: Any) -> None:
         if message is _END:
             self.close(END_OF_FILE)
         elif isinstance(message, JsonError):
-            _RPC_LOG.warning("%s: error parsing stream: %s", self.name, message)
+            self._warn("error parsing stream: %s", message)
             self.close(errno.EPROTO)
         else:
             self._handle_message(message)
@@ -212,7 +287,7 @@ class Session:
         try:
             kind = jsonrpc.check(message)
         except jsonrpc.InvalidMessage as error:
-            _RPC_LOG.warning("%s: received bad JSON-RPC message: %s", self.name, error)
+            self._warn("received bad JSON-RPC message: %s", error)
             self.close(errno.EPROTO)
             return
         if kind is jsonrpc.Kind.REQUEST:
@@ -230,12 +305,19 @@ class Session:
             self, message["method"], message["params"], jsonrpc.encode_id(message["id"])
         )
         self._n_unanswered += 1
-        self._is_transacting = request.method == "transact"
-        handle = METHODS.get(request.method)
+        self.traffic.n_requests += 1
+        self._is_transacting = request.method in _TRANSACTING
+        handle = _METHODS.get(request.method)
+        if handle is None and self.remote.speaks_for_others:
+            handle = METHODS_ON_BEHALF.get(request.method)
         if handle is None or request.method in self.server.disabled_methods:
             self.reply_error(request.id_bytes, "unknown method")
         else:
             handle(request)
+
+    def _warn(self, text: str, *args: object) -> None:
+        """Log what is wrong with the client, unless there is too much of that."""
+        _BAD_CLIENTS.log(_RPC_LOG, logging.WARNING, f"%s: {text}", self.name, *args)
 
     # Output
 
@@ -260,43 +342,84 @@ class Session:
 
     def send(self, *parts: bytes) -> None:
         """Send one message that consists of `parts`, after the updates that it must not precede."""
-        if self._closing:
-            return
         if self._behind:
             self.catch_up()
+        if self._is_congested:
+            self._add_to_backlog(sum(map(len, parts)))
+        if self._closing:
+            return
         COUNTERS["jsonrpc_sent"] += 1
-        if not self._output:
-            self.server.wants_flush(self)
-        self._output.extend(parts)
+        self.output.extend(parts)
+        self._want_flush()
+
+    def _add_to_backlog(self, n_bytes: int) -> None:
+        """Note that `n_bytes` more wait, unless too many do; a single message may have any size."""
+        bound = self.server.limits.session_backlog_bytes
+        if self._added_bytes > bound:
+            self.overflow(f"the client is too slow: its backlog exceeds {bound} bytes")
+        self._added_bytes += n_bytes
 
     def update(self, monitor: Monitor, message: bytes, before: str) -> None:
         """Send an update of `monitor`, whose client knows the state `before`; later if it lags."""
-        if self._paused:
+        if self._is_congested:
             self._behind.setdefault(monitor, before)
         elif not self._closing:
-            if not self._output:
-                self.server.wants_flush(self)
-            self._output.append(message)
+            self.output.add(message)
+            self._want_flush()
+
+    def _want_flush(self) -> None:
+        if not self._wants_flush:
+            self._wants_flush = True
+            self.server.wants_flush(self)
 
     def flush(self) -> None:
-        """Hand the output to the transport, and go on with what waited for these answers."""
-        if self._output:
-            output, self._output = self._output, []
-            if len(output) == 1:
-                self._transport.write(output[0])
-            else:
-                self._transport.writelines(output)
+        """Hand output to the transport, and go on with what waited for these answers."""
+        self._wants_flush = False
+        self.output.write()
+        self.traffic.sent_bytes = self.output.sent_bytes
+        self._note_backlog()
+        if not self._is_congested:
+            self._drained()
+        elif not self.output.is_paused:
+            self._want_flush()
         self.take_input()
 
+    def _note_backlog(self) -> None:
+        n_bytes = self.output.n_bytes
+        self._is_congested = n_bytes > 0 or self.output.is_paused
+        if n_bytes != self._backlog_bytes:
+            difference, self._backlog_bytes = n_bytes - self._backlog_bytes, n_bytes
+            self.server.backlog.change(difference)
+
+    def _drained(self) -> None:
+        """Do what was to wait until the client has read what it was sent."""
+        self._added_bytes = 0
+        if self.turn is not None and not self._waits_for_turn:
+            self.server.dumps.end(self.turn)
+        if self._behind:
+            self.catch_up()
+
+    def _drop_output(self) -> None:
+        self.output.clear()
+        self._note_backlog()
+        if self.turn is not None:
+            self.server.dumps.end(self.turn)
+
     def pause_writing(self) -> None:
-        self._paused = True
+        self.output.is_paused = self._is_congested = True
         self.take_input()
 
     def resume_writing(self) -> None:
-        self._paused = False
-        if not self._closing:
-            self.catch_up()
-            self.take_input()
+        self.output.is_paused = False
+        self.flush()
+
+    def _check_backlog(self) -> None:
+        """Part with a client that can no longer catch up."""
+        for monitor, since in self._behind.items():
+            history = self.monitors[monitor.id_bytes][1].database.history
+            if not history.includes(since):
+                self.overflow(_TOO_SLOW)
+                return
 
     def catch_up(self) -> None:
         """Bring the monitors that lag up to date, each with one update."""
@@ -305,8 +428,7 @@ class Session:
             database = self.monitors[monitor.id_bytes][1].database
             difference = database.history.since(since)
             if difference is None:
-                COUNTERS["session_overflow"] += 1
-                self.abort("the client is too slow: its updates exceed the kept history")
+                self.overflow(_TOO_SLOW)
                 return
             COUNTERS["monitor_merged"] += 1
             updates = database.monitors.since(monitor, difference)
@@ -332,12 +454,16 @@ class Session:
     @property
     def backlog_bytes(self) -> int:
         """The number of bytes that wait to be written."""
-        waiting = 0 if self._closing else self._transport.get_write_buffer_size()
-        return waiting + sum(map(len, self._output))
+        return self.output.n_bytes + self.transport_bytes
+
+    @property
+    def transport_bytes(self) -> int:
+        """The number of those that the transport has."""
+        return 0 if self._closing else self._transport.get_write_buffer_size()
 
 
 def _is_transact(message: Any) -> bool:
-    return type(message) is dict and message.get("method") == "transact"
+    return type(message) is dict and message.get("method") in _TRANSACTING
 
 
 def error_number(error: OSError | UnicodeError) -> int:

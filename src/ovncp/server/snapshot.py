@@ -1,56 +1,61 @@
-"""Between a database and its log as a whole: reading it at the start, writing a snapshot of it.
+"""Between a database and its log as a whole: reading it at the start, writing all of it.
 
-A snapshot is written in slices, with a breath for others between them.
+Either takes long for a large database, and is done in slices, with a breath for others in between.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
 
 import orjson
 
-from ovncp.log.base import Log
-from ovncp.ovsdb import entry
+from ovncp.log.base import Entry, Log, Snapshot
+from ovncp.ovsdb import conversion, snapshot_entry
 from ovncp.ovsdb.database import Database, Settings
+from ovncp.ovsdb.entry import NextId, next_id
 from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.history import History
+from ovncp.ovsdb.replay import Inapplicable, insert_rows
 from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.ovsdb.transaction import Transaction
+from ovncp.ovsdb.window import Restoration, Window
 from ovncp.wire.json_stream import JsonError, parse
 
-_ROWS_PER_SLICE = 200
+_LOG = logging.getLogger("ovncp.ovsdb_server")
+
+_ENTRIES_PER_SLICE = 100
+
+T = TypeVar("T")
 
 
 class Moment:
     """The whole content of a database as it is now, to be written out while it changes.
 
-    Rows never change in place, so that holding on to their values is enough.
+    `index` is that of the last entry of the log that it includes.
     """
 
     def __init__(self, database: Database, index: int, date_msec: int) -> None:
         self.index = index
         self._date_msec = date_msec
-        self._transaction_id = database.stored_id
-        self._tables = [
-            (table, [(row.uuid, row.values) for row in table.rows.values()])
-            for table in database.tables.values()
-            if table.rows
-        ]
+        self._is_diff = database.settings.stores_differences
+        self._content = snapshot_entry.rows_of(database.tables.values())
+        self._window = Window(database.history, database.stored_id)
 
-    async def text(self) -> bytes:
-        """The JSON text of the snapshot as a whole."""
-        return b"".join([chunk async for chunk in self.chunks()])
+    def data(self, comment: str) -> AsyncIterator[bytes]:
+        """The JSON text of the snapshot, in pieces."""
+        pieces = snapshot_entry.encode(self._content, comment, self._date_msec, self._is_diff)
+        return _in_slices(pieces)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The JSON text of the snapshot in pieces, with a breath for others between them."""
-        yield b"{"
-        for table, rows in self._tables:
-            separator = b'"%b":{' % table.name.encode()
-            for start in range(0, len(rows), _ROWS_PER_SLICE):
-                yield separator + entry.encode_rows(table, rows[start : start + _ROWS_PER_SLICE])
-                separator = b","
-                await asyncio.sleep(0)
-            yield b"},"
-        comment = entry.snapshot_comment("compacting database online", self._transaction_id)
-        yield entry.snapshot_tail(comment, self._date_msec)
+    def history(self) -> AsyncIterator[bytes]:
+        """The text of the history up to here, in pieces."""
+        return _in_slices(self._window.encode())
+
+
+async def _in_slices(steps: Iterator[T]) -> AsyncIterator[T]:
+    for step in steps:
+        yield step
+        await asyncio.sleep(0)
 
 
 async def open_database(
@@ -58,21 +63,117 @@ async def open_database(
     new_uuid: Callable[[], str],
     settings: Settings,
 ) -> Database:
-    """The database that `log` holds. Raises LogError and OvsdbError."""
+    """The database that `log` holds. Raises LogError and OvsdbError.
+
+    As on the C server, what the database cannot read ends the log, and a transaction that breaks a
+    rule of the schema is passed over. Either is a warning, and what it was is kept.
+    """
     snapshot = await log.snapshot()
     schema = DatabaseSchema.from_json(_parse(snapshot.schema))
-    start_id = entry.next_id("", orjson.dumps(schema.to_json()))
-    database = Database(schema, new_uuid, settings, start_id)
-    if snapshot.data:
-        _replay(database, (snapshot.data,))
-    async for batch in log.read(snapshot.index + 1):
-        _replay(database, (item.data for item in batch))
+    database = Database(schema, new_uuid, settings, _start_id(schema))
+    await _Opening(log, database).run(snapshot)
     return database
 
 
-def _replay(database: Database, entries: Iterable[bytes]) -> None:
-    for data in entries:
-        database.replay(_parse(data), data)
+def _start_id(schema: DatabaseSchema) -> str:
+    """The transaction id of an empty database."""
+    return next_id("", orjson.dumps(schema.to_json()))
+
+
+class _Opening:
+    """The reading of a log into an empty database."""
+
+    def __init__(self, log: Log, database: Database) -> None:
+        self._log = log
+        self._database = database
+        self._apply = self._fill
+
+    async def run(self, snapshot: Snapshot) -> None:
+        if snapshot.data:
+            if not await self._take(Entry(snapshot.index, snapshot.data)):
+                return
+            if snapshot.history:
+                await restore_history(snapshot.history, self._database)
+        async for batch in self._log.read(snapshot.index + 1):
+            for place, item in enumerate(batch):
+                if not await self._take(item):
+                    return
+                if place % _ENTRIES_PER_SLICE == 0:
+                    await asyncio.sleep(0)
+
+    async def _take(self, item: Entry) -> bool:
+        """Apply an entry; false if that is the end."""
+        try:
+            await self._apply(item.data)
+        except Inapplicable as error:
+            where = await self._log.leave_out(item.index)
+            _LOG.warning("%s: left out (%s)", where, error)
+        except OvsdbError as error:
+            _LOG.warning("%s", error)
+            await self._log.disown(item.index)
+            return False
+        return True
+
+    async def _fill(self, data: bytes) -> None:
+        """Apply the first entry, which may be a snapshot: long, and of rows to insert alone."""
+        database = self._database
+        transaction = Transaction()
+        try:
+            async for piece in _in_slices(snapshot_entry.decode(data)):
+                insert_rows(transaction, database.tables, piece, database.new_version)
+        except (ValueError, OvsdbError):
+            transaction.abort()
+            await self._replay(data)
+        else:
+            database.fill(transaction)
+            transaction_id = next_id(database.stored_id, data)
+            database.resume(History(database.settings.history_bytes, transaction_id))
+        self._apply = self._replay
+
+    async def _replay(self, data: bytes) -> None:
+        self._database.replay(_parse(data), data)
+
+
+async def restore_history(text: bytes, database: Database) -> None:
+    """Have the history, and with it the transaction id, that belong to what `database` holds."""
+    max_bytes = database.settings.history_bytes
+    try:
+        restoration = Restoration(text, database.tables, max_bytes, database.new_version, _parse)
+        async for _ in _in_slices(restoration.steps()):
+            pass
+    except (ValueError, OvsdbError) as error:
+        _LOG.info("%s: clients cannot resume from before now (%s)", database.name, error)
+    else:
+        database.resume(restoration.history)
+
+
+async def convert(database: Database, schema: DatabaseSchema, log: Log, date_msec: int) -> Database:
+    """`database` with another schema and the data that fit, stored in `log`.
+
+    Nothing executes meanwhile. Raises OvsdbError or LogError, and then nothing has changed.
+    """
+    converted = Database(schema, database.new_uuid, database.settings)
+    content = snapshot_entry.rows_of(database.tables.values())
+    transaction = Transaction()
+    steps = conversion.convert(content, converted.tables, transaction, converted.new_version)
+    async for _ in _in_slices(steps):
+        pass
+    converted.fill(transaction)
+    index = log.next_index
+    data = Moment(converted, index, date_msec).data("converted by ovsdb-server")
+    # The id that it has when the log is read again: what clients know of the old schema is past.
+    stored_id = NextId(_start_id(schema))
+    await log.convert(index, orjson.dumps(schema.to_json()), _told_of(data, stored_id.take))
+    converted.resume(History(database.settings.history_bytes, stored_id.id()))
+    return converted
+
+
+async def _told_of(
+    pieces: AsyncIterator[bytes], tell: Callable[[bytes], None]
+) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        tell(piece)
+        yield piece
 
 
 def _parse(data: bytes) -> Any:

@@ -7,6 +7,7 @@ asyncio's: the mode of a socket file, a wildcard that is IPv4 only, paths of any
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -16,9 +17,13 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ovncp.server.dirs import abs_file_name, rundir
+from ovncp.server.handshakes import Handshakes
+from ovncp.server.rate_limit import RateLimit
 from ovncp.server.tls import (
+    Handshake,
     TlsContexts,
     TlsError,
     TlsFiles,
@@ -30,13 +35,20 @@ from ovncp.server.tls import (
 _SOCKET_LOG = logging.getLogger("ovncp.socket_util")
 _UNIX_LOG = logging.getLogger("ovncp.stream_unix")
 _TLS_LOG = logging.getLogger("ovncp.stream_ssl")
+_DNS_LOG = logging.getLogger("ovncp.dns_resolve")
+_BAD_CLIENTS = RateLimit(per_minute=10, burst=25)
 
 DEFAULT_PORT = 6640
-_BACKLOG = 1024
+_BACKLOG = 4096
 _SOCKET_FILE_MODE = 0o770
 _LONGEST_SOCKET_PATH = 107  # bytes, in a struct sockaddr_un
 _ACCEPT_PAUSE_SEC = 1.0  # after accept() failed, for want of descriptors most likely
 _HANDSHAKE_SEC = 30.0
+
+_TRAFFIC_CLASS = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TOS),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
+}
 
 _PASSIVE = ("ptcp", "pssl", "punix")
 _ACTIVE = ("tcp", "ssl", "unix")
@@ -47,13 +59,19 @@ _unix_numbers = itertools.count()
 Factory = Callable[[], asyncio.Protocol]
 
 
+_UNUSABLE = os.strerror(errno.EAFNOSUPPORT)
+
+
 class TargetError(ValueError):
     """A text that is no connection method."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A connection method.  `port` 0 lets the kernel choose; `host` is without brackets."""
+    """A connection method.  `port` 0 lets the kernel choose; `host` is without brackets.
+
+    Of one that nothing can be done with, as of any text that is none, the `kind` is empty.
+    """
 
     kind: str
     host: str
@@ -66,7 +84,7 @@ class Target:
         """Raises TargetError."""
         kind, colon, rest = text.partition(":")
         if not colon or kind not in (*_PASSIVE, *_ACTIVE):
-            raise TargetError(f"{text}: Address family not supported by protocol")
+            raise TargetError(f"{text}: {_UNUSABLE}")
         if kind.endswith("unix"):
             return cls(kind, "", 0, abs_file_name(rundir(), rest), text)
         parts = _split(rest)
@@ -74,6 +92,20 @@ class Target:
         if not host and kind in _ACTIVE:
             raise TargetError(f"{text}: host must be specified")
         return cls(kind, host or "0.0.0.0", _port(text, port), "", text)
+
+    @classmethod
+    def parse_any(cls, text: str, log: logging.Logger) -> "Target":
+        """As `parse`, but a text that is none is logged, and `connect` always fails with it."""
+        try:
+            return cls.parse(text)
+        except TargetError as error:
+            log.error("%s", error)
+            return cls("", "", 0, "", text)
+
+    @classmethod
+    def of_descriptor(cls, descriptor: int) -> "Target":
+        """A connection that is there already, for `connect` to take once."""
+        return cls("fd", "", descriptor, "", "the main process")
 
     def __str__(self) -> str:
         return self.text
@@ -90,7 +122,7 @@ class Target:
     @property
     def needs_probes(self) -> bool:
         """Whether a peer can vanish without the kernel's noticing."""
-        return not self.kind.endswith("unix")
+        return self.kind not in ("", "fd", "unix", "punix")
 
     @property
     def address(self) -> str:
@@ -116,41 +148,94 @@ class Listener:
                 os.unlink(self._path)
 
 
-async def listen(target: Target, factory: Factory, tls: Callable[[], TlsFiles]) -> Listener:
+async def listen(
+    target: Target,
+    factory: Factory,
+    tls: Callable[[], TlsFiles],
+    handshakes: Handshakes,
+    dscp: int = 0,
+) -> Listener:
     """Accepts connections for protocols that `factory` makes.  Raises OSError, also logged.
 
-    `tls` is asked before each TLS connection.
+    `tls` is asked before each TLS connection, which is accepted when there is a place among
+    `handshakes`.  `dscp` marks the packets of all connections.
     """
+    loop = asyncio.get_running_loop()
+    sock, port, path = await _listening_socket(target, dscp)
+    if target.is_tls:
+        accepting = loop.create_task(_accept_tls(sock, factory, tls, handshakes))
+        return Listener(port, path, partial(_cancel, accepting))
+    create = loop.create_unix_server if path else loop.create_server
+    server = await create(factory, sock=sock, backlog=_BACKLOG)
+    return Listener(port, path, partial(_close, server))
+
+
+async def listen_for_others(
+    target: Target, take: Callable[[socket.socket], None], dscp: int = 0
+) -> Listener:
+    """As `listen`, but what is accepted is given to `take` as it is, for `adopt` elsewhere."""
+    sock, port, path = await _listening_socket(target, dscp)
+    accepting = asyncio.get_running_loop().create_task(_accept_for_others(sock, take))
+    return Listener(port, path, partial(_cancel, accepting))
+
+
+async def adopt(
+    target: Target,
+    connection: socket.socket,
+    factory: Factory,
+    contexts: TlsContexts,
+    tls: Callable[[], TlsFiles],
+    handshakes: Handshakes,
+) -> None:
+    """Serves a connection that was accepted for `target`, or logs why not."""
+    if target.is_tls:
+        place = await handshakes.place()
+        await place.run(_handshake(connection, factory, contexts, tls))
+    else:
+        await asyncio.get_running_loop().connect_accepted_socket(factory, connection)
+
+
+async def _listening_socket(
+    target: Target, dscp: int
+) -> tuple[socket.socket, int | None, str | None]:
+    """The socket, and its port or its path."""
     if target.kind == "punix":
-        return await _listen_unix(target.path, factory)
-    sock = await _bound_socket(target)
+        return _bound_unix_socket(target.path), None, target.path
+    sock = await _bound_socket(target, dscp)
     port = sock.getsockname()[1]
     if not target.port:
         _SOCKET_LOG.info("%s: listening on port %d", target.address, port)
-    loop = asyncio.get_running_loop()
-    if target.is_tls:
-        sock.listen(_BACKLOG)
-        accepting = loop.create_task(_accept_tls(sock, factory, tls))
-        return Listener(port, None, partial(_cancel, accepting))
-    server = await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
-    return Listener(port, None, partial(_close, server))
+    sock.listen(_BACKLOG)
+    return sock, port, None
 
 
 async def connect(
-    target: Target, factory: Factory, tls: Callable[[], TlsFiles]
+    target: Target, factory: Factory, tls: Callable[[], TlsFiles], dscp: int = 0
 ) -> asyncio.BaseTransport:
-    """Connects a protocol that `factory` makes.  Raises OSError."""
+    """Connects a protocol that `factory` makes.  Raises OSError.  `dscp` marks the packets."""
     loop = asyncio.get_running_loop()
+    if not target.kind:
+        raise OSError(errno.EAFNOSUPPORT, _UNUSABLE)
+    if target.kind == "fd":
+        sock = socket.socket(fileno=target.port)
+        return (await loop.create_unix_connection(factory, sock=sock))[0]
     if target.kind == "unix":
         with _socket_path(target.path) as path:
             return (await loop.create_unix_connection(factory, path))[0]
-    if not target.is_tls:
-        return (await loop.create_connection(factory, target.host, target.port))[0]
-    files = tls()
-    if files.needs_bootstrap:
-        await _bootstrap(target, files)
-    context = client_context(files)
-    return (await loop.create_connection(factory, target.host, target.port, ssl=context))[0]
+    context = await _client_context(target, tls()) if target.is_tls else None
+    sock = await _connected_socket(target, dscp)
+    host = target.host if target.is_tls else None
+    return (await loop.create_connection(factory, sock=sock, ssl=context, server_hostname=host))[0]
+
+
+async def _client_context(target: Target, files: TlsFiles) -> ssl.SSLContext:
+    try:
+        if files.needs_bootstrap:
+            await _bootstrap(target, files)
+        return client_context(files)
+    except TlsError as error:
+        _TLS_LOG.error("%s", error.strerror)
+        raise
 
 
 async def _close(server: asyncio.AbstractServer) -> None:
@@ -190,14 +275,48 @@ def _port(text: str, port: str) -> int:
     return int(port)
 
 
-async def _bound_socket(target: Target) -> socket.socket:
-    """A TCP socket with the target's address; a wildcard takes IPv4 only, as in C."""
+async def _addresses(target: Target) -> list[Any]:
+    """What the target's host resolves to, IPv4 first, as `getaddrinfo` has them."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
     try:
-        sock.setblocking(False)
+        found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        _DNS_LOG.warning("%s: failed to resolve", target.host)
+        raise OSError(errno.EAFNOSUPPORT, _UNUSABLE) from error
+    return sorted(found)
+
+
+def _tcp_socket(family: socket.AddressFamily, dscp: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setblocking(False)
+    sock.setsockopt(*_TRAFFIC_CLASS[family], dscp << 2)
+    return sock
+
+
+async def _connected_socket(target: Target, dscp: int) -> socket.socket:
+    """A connection to the first of the target's addresses that takes it."""
+    error: OSError | None = None
+    for family, *_, address in await _addresses(target):
+        sock = _tcp_socket(family, dscp)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except OSError as refusal:
+            sock.close()
+            error = refusal
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    assert error is not None  # a host has at least one address
+    raise error
+
+
+async def _bound_socket(target: Target, dscp: int) -> socket.socket:
+    """A TCP socket with the target's address; a wildcard takes IPv4 only, as in C."""
+    family, *_, address = (await _addresses(target))[0]
+    sock = _tcp_socket(family, dscp)
+    try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
     except OSError as error:
@@ -207,7 +326,7 @@ async def _bound_socket(target: Target) -> socket.socket:
     return sock
 
 
-async def _listen_unix(path: str, factory: Factory) -> Listener:
+def _bound_unix_socket(path: str) -> socket.socket:
     """A socket file that the owner and the group may use; one that is there is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -216,14 +335,13 @@ async def _listen_unix(path: str, factory: Factory) -> Listener:
         os.fchmod(sock.fileno(), _SOCKET_FILE_MODE)  # the file's mode, for bind() on Linux
         with _socket_path(path) as short:
             sock.bind(short)
+        sock.listen(_BACKLOG)  # at once: who waits for the file connects as soon as it is there
         sock.setblocking(False)
     except OSError as error:
         sock.close()
         _UNIX_LOG.error("%s: binding failed: %s", path, error.strerror)
         raise
-    loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(factory, sock=sock, backlog=_BACKLOG)
-    return Listener(None, path, partial(_close, server))
+    return sock
 
 
 @contextlib.contextmanager
@@ -239,14 +357,24 @@ def _socket_path(path: str) -> Iterator[str]:
         os.close(directory)
 
 
-async def _accept_tls(sock: socket.socket, factory: Factory, tls: Callable[[], TlsFiles]) -> None:
+async def _accept_tls(
+    sock: socket.socket, factory: Factory, tls: Callable[[], TlsFiles], handshakes: Handshakes
+) -> None:
     """Accepts for ever, each connection with the files as they are then."""
     contexts = TlsContexts()
     with contextlib.closing(sock):
-        async with asyncio.TaskGroup() as handshakes:
+        async with asyncio.TaskGroup() as under_way:
             while True:
+                place = await handshakes.place()
                 connection = await _accept(sock)
-                handshakes.create_task(_handshake(connection, factory, contexts, tls))
+                handshake = _handshake(connection, factory, contexts, tls)
+                under_way.create_task(place.run(handshake))
+
+
+async def _accept_for_others(sock: socket.socket, take: Callable[[socket.socket], None]) -> None:
+    with contextlib.closing(sock):
+        while True:
+            take(await _accept(sock))
 
 
 async def _accept(sock: socket.socket) -> socket.socket:
@@ -262,6 +390,7 @@ async def _handshake(
     connection: socket.socket, factory: Factory, contexts: TlsContexts, tls: Callable[[], TlsFiles]
 ) -> None:
     """Makes an accepted connection a transport, or logs why not."""
+    handshake = Handshake(connection)
     try:
         context = contexts.get(tls())
         await asyncio.get_running_loop().connect_accepted_socket(
@@ -269,10 +398,9 @@ async def _handshake(
         )
     except TlsError as error:
         _TLS_LOG.error("%s", error.strerror)
-    except ssl.SSLError as error:
-        _TLS_LOG.warning("SSL_accept: %s", error)
     except OSError as error:
-        _TLS_LOG.warning("SSL_accept: %s", error.strerror or "unexpected SSL connection close")
+        reason = handshake.failure or error.strerror or "unexpected SSL connection close"
+        _BAD_CLIENTS.log(_TLS_LOG, logging.WARNING, "SSL_accept: %s", reason)
     else:
         return
     connection.close()

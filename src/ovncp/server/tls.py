@@ -13,10 +13,12 @@ import errno
 import logging
 import os
 import re
+import socket
 import ssl
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,9 +86,57 @@ class TlsContexts:
             _LOG.error("%s", error.strerror)
 
 
+class Handshake:
+    """The accepting side of a handshake on the socket `connection`, and why it failed."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.failure: ssl.SSLError | None = None
+        self._connection = connection
+        _HANDSHAKE.set(self)
+
+    def fail(self, failure: ssl.SSLError) -> None:
+        """Nothing more is expected from the peer; it may still be written to."""
+        self.failure = self.failure or failure
+        with contextlib.suppress(OSError):  # the peer is gone
+            self._connection.shutdown(socket.SHUT_RD)
+
+
+# That of the task which accepts the connection, in whose context the event loop works on it.
+_HANDSHAKE: ContextVar[Handshake] = ContextVar("handshake")
+
+
+class _Accepted(ssl.SSLObject):
+    """The server's end of a connection, which tells the client why the handshake fails.
+
+    A handshake that raises makes the event loop drop the connection, and with it the alert that
+    OpenSSL has ready. So to the loop a failure is a wait for the peer, before which it sends the
+    alert, and `Handshake.fail` sees to it that the wait ends.
+    """
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError as error:
+            _HANDSHAKE.get().fail(error)
+            raise ssl.SSLWantReadError from error
+
+
+def log_problem(files: TlsFiles) -> None:
+    """Log what is wrong with the files, if any are given, before a connection meets it."""
+    try:
+        if files.private_key is not None:
+            server_context(files)
+    except TlsError as error:
+        _LOG.error("%s", error.strerror)
+
+
 def server_context(files: TlsFiles) -> ssl.SSLContext:
     """The context to accept connections with.  Raises TlsError."""
-    return _context(ssl.PROTOCOL_TLS_SERVER, files, verify=True)
+    context = _context(ssl.PROTOCOL_TLS_SERVER, files, verify=True)
+    context.sslobject_class = _Accepted
+    return context
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:

@@ -64,7 +64,9 @@ class Unixctl:
         """Listen.  Raises ControlSocketError."""
         if self._wanted_path == "none":
             return
-        name = self._wanted_path or f"{self._program}.{os.getpid()}.ctl"
+        name = self._wanted_path
+        if name is None:
+            name = f"{self._program}.{os.getpid()}.ctl"
         self.path = dirs.abs_file_name(dirs.rundir(), name)
         try:
             listener = bind_unix(self.path)
@@ -219,7 +221,7 @@ def _line(text: str) -> str:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A bound UNIX socket at `path`, not yet listening, in place of whatever was there.
+    """A listening UNIX socket at `path`, in place of whatever was there.
 
     Its mode is 0770 less the umask, as every socket of an OVS daemon.  A path over the length of
     sockaddr_un is reached through its directory.  Raises OSError.
@@ -233,6 +235,7 @@ def bind_unix(path: str) -> socket.socket:
     try:
         short = f"/proc/self/fd/{directory}/{os.path.basename(path)}"
         result.bind(path if len(os.fsencode(path)) < 108 else short)
+        result.listen()  # at once: who waits for the file connects as soon as it is there
     except OSError:
         result.close()
         raise

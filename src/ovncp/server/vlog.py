@@ -17,6 +17,7 @@ from typing import NoReturn
 from ovncp.server import dirs
 from ovncp.server.command import ANY_NUMBER, Command, CommandError
 from ovncp.server.log_pattern import DBG, EMER, ERR, INFO, LEVELS, OFF, WARN, Entry, compile_pattern
+from ovncp.server.rate_limit import LIFTED
 from ovncp.server.syslog import FACILITIES, SpecError, Syslog, open_syslog, open_target
 
 _STDLIB_LEVELS = (
@@ -67,14 +68,18 @@ _log = logging.getLogger("ovncp.vlog")
 
 
 class Module:
-    """A log module: its level for each destination, and whether it honours rate limits."""
+    """A log module: its level for each destination."""
 
-    __slots__ = ("levels", "name", "rate_limited")
+    __slots__ = ("levels", "name")
 
     def __init__(self, name: str, levels: list[int]) -> None:
         self.name = name
         self.levels = levels
-        self.rate_limited = True
+
+    @property
+    def logger(self) -> str:
+        """The name of its logger."""
+        return f"ovncp.{self.name}"
 
 
 class Vlog(logging.Handler):
@@ -241,10 +246,6 @@ class Vlog(logging.Handler):
         """Log to stderr no more: what a daemon does once it has detached."""
         self.set("console:off")
 
-    def is_rate_limited(self, logger: str) -> bool:
-        """Whether the module of this logger honours rate limits."""
-        return self._module(logger).rate_limited
-
     # The log file
 
     def open_file(self, name: str | None) -> None:
@@ -369,7 +370,7 @@ class Vlog(logging.Handler):
                 raise CommandError("unknown module")
             for module in self._modules.values():
                 if name.lower() in ("any", module.name):
-                    module.rate_limited = enable
+                    (LIFTED.discard if enable else LIFTED.add)(module.logger)
         return ""
 
     def _command_reopen(self, _: list[str]) -> str:
@@ -406,12 +407,24 @@ def _set_logger(name: str, level: int) -> None:
 
 def _list_line(module: Module) -> str:
     console, syslog, file = (LEVELS[module.levels[d]] for d in (CONSOLE, SYSLOG, FILE))
-    note = "" if module.rate_limited else "    (rate limiting disabled)"
+    note = "    (rate limiting disabled)" if module.logger in LIFTED else ""
     return f"{module.name:<16}  {console:>4}       {syslog:>4}       {file:>4}{note}\n"
+
+
+def _open_standard_descriptors() -> None:
+    """Open those of 0 to 2 that are closed, lest the log write to what would be opened there."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # becomes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def install(program: str) -> Vlog:
     """Make the process log as the daemon `program` does, and return its log."""
+    _open_standard_descriptors()
     result = Vlog(program)
     logging.getLogger().addHandler(result)
     result._apply()

@@ -59,12 +59,25 @@ def parse(text: bytes | str) -> Any:
 
 
 class JsonStream:
-    """Cuts one peer's bytes into JSON values; a message may have at most `max_bytes`."""
+    """Cuts one peer's bytes into JSON values; a message may have at most `max_bytes`.
 
-    __slots__ = ("_check_at", "_depth", "_escape", "_in_string", "_max_bytes", "_pieces", "_size")
+    One of `raw_bytes` or more comes as it is, as bytes, whose brackets are balanced and no more.
+    """
 
-    def __init__(self, max_bytes: int) -> None:
+    __slots__ = (
+        "_check_at",
+        "_depth",
+        "_escape",
+        "_in_string",
+        "_max_bytes",
+        "_pieces",
+        "_raw_bytes",
+        "_size",
+    )
+
+    def __init__(self, max_bytes: int, raw_bytes: int | None = None) -> None:
         self._max_bytes = max_bytes
+        self._raw_bytes = max_bytes + 1 if raw_bytes is None else raw_bytes
         self._forget()
 
     def _forget(self) -> None:
@@ -136,16 +149,19 @@ class JsonStream:
         """The unfinished message's value, if `data` is exactly its rest; else ValueError."""
         text = b"".join((*self._pieces, data))
         self._check_size(len(text))
-        value = _read_fast(text)
+        value = text if len(text) >= self._raw_bytes else _read_fast(text)
         self._forget()
         return value
 
     def _resume(self, data: bytes) -> list[Any]:
         """Ends the unfinished message at the first ``}{``; what follows is read as from the start.
 
-        That the cut was right shows in what it ends being well-formed.
+        That the cut was right shows in what it ends being well-formed, which is not known of a
+        message that is not read here.
         """
         end = data.find(b"}{") + 1
+        if self._size + end >= self._raw_bytes:
+            return self._walk(data)
         try:
             values = [self._whole(data[:end])]
         except ValueError:
@@ -207,7 +223,7 @@ class JsonStream:
         text = b"".join((*self._pieces, data))
         self._forget()
         self._check_size(len(text))
-        return _decode(text)
+        return text if len(text) >= self._raw_bytes else _decode(text)
 
     def _keep(self, data: bytes, outside: bytes, in_string: bool, escape: bool) -> None:
         """Holds `data` and its outline, if the unfinished message can still become one."""

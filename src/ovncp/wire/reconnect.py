@@ -54,7 +54,8 @@ class Reconnect:
     """One connection's machine; disabled until `enable` or a report of a connection.
 
     `tries_left` bounds how often to connect (None: no bound; 0: a connection that was accepted
-    and cannot be made again).  `quiet` keeps what is normal out of the log.
+    and cannot be made again).  `quiet` keeps what is normal out of the log.  `free_tries` is how
+    many of the next attempts need no pause before them, where there are several addresses to try.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Reconnect:
     ) -> None:
         self.name = name
         self.tries_left = tries_left
+        self.free_tries = 0
         self.state = State.VOID
         self.last_connected: int | None = None
         self.last_disconnected: int | None = None
@@ -212,7 +214,10 @@ class Reconnect:
             self.last_connected is not None
             and self._last_activity - self.last_connected >= self._backoff
         )
-        if self.is_connected and (self._passive or lasted):
+        if self.free_tries:
+            self.free_tries -= 1
+            self._backoff = 0
+        elif self.is_connected and (self._passive or lasted):
             self._backoff = 0 if self._passive else self._min_backoff
         elif self._backoff < self._min_backoff:
             self._backoff = self._min_backoff

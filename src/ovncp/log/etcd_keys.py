@@ -1,0 +1,110 @@
+"""What ovncp keeps in etcd for one database, key by key, all of them under PREFIX/DATABASE/.
+
+    now/head        the next free index
+    now/lease/NAME  who holds the lease: there as long as its etcd lease lives
+    base            the snapshot's index: entries up to it are for nobody to read
+    snapshot        the manifest: a header, then the schema; the rest is staged
+    entry/INDEX     a batch, named by the index of its first entry: a header, then the entries
+    stage/ID        whose the pieces of that name are, see `etcd_stage`
+    piece/ID/N      1 MiB each, deflated, of what is too large for one request
+
+A header is one line of JSON.  Indexes are written with leading zeros, so that keys are in their
+order.  What changes with every append is under `now/`, for one watch to see it all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from ovncp.log.base import Corrupt
+from ovncp.log.etcd_client import prefix_end
+
+PIECE_BYTES = 1 << 20
+"""The largest part of a value, before it is deflated: etcd's limit for a request is 1.5 MiB."""
+
+
+class Keys:
+    """The keys of one database."""
+
+    def __init__(self, prefix: str, database: str):
+        self.root = f"{prefix}/{database}/".encode()
+        self.now = self.root + b"now/"
+        self.head = self.now + b"head"
+        self.base = self.root + b"base"
+        self.snapshot = self.root + b"snapshot"
+        self.entries = self.root + b"entry/"
+        self.entries_end = prefix_end(self.entries)
+        self.stages = self.root + b"stage/"
+        self.pieces = self.root + b"piece/"
+
+    def lease(self, name: str) -> bytes:
+        """The key of the lease `name`."""
+        return self.now + b"lease/" + name.encode()
+
+    def entry(self, index: int) -> bytes:
+        """The key of the batch that begins with entry `index`."""
+        return self.entries + b"%020d" % index
+
+    def index_of(self, key: bytes) -> int:
+        """The index of the first entry of the batch `key`."""
+        return int(key[len(self.entries) :])
+
+    def stage(self, stage: str) -> bytes:
+        """The key that says whose the pieces of `stage` are."""
+        return self.stages + stage.encode()
+
+    def pieces_of(self, stage: str) -> bytes:
+        """What the keys of the pieces of `stage` begin with."""
+        return self.pieces + stage.encode() + b"/"
+
+    def piece(self, stage: str, number: int) -> bytes:
+        """The key of piece `number`, from 0 on, of `stage`."""
+        return self.pieces_of(stage) + b"%08d" % number
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHeader:
+    """Of a batch: who appended it, how many entries, and the stage with them if not inline."""
+
+    writer: str
+    n_entries: int
+    stage: str | None
+    n_pieces: int
+    deflated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHeader:
+    """Of a snapshot: who saved it, and where its data and after them its history are."""
+
+    writer: str
+    index: int
+    stage: str
+    n_data_pieces: int
+    n_history_pieces: int
+
+
+def with_header(header: BatchHeader | SnapshotHeader, body: bytes) -> bytes:
+    """The value of a key: the header's line and `body`."""
+    return orjson.dumps(asdict(header)) + b"\n" + body
+
+
+def batch(value: bytes) -> tuple[BatchHeader, bytes]:
+    """A batch's header and body.  Raises Corrupt."""
+    return _split(BatchHeader, value)
+
+
+def snapshot(value: bytes) -> tuple[SnapshotHeader, bytes]:
+    """A snapshot's header and schema.  Raises Corrupt."""
+    return _split(SnapshotHeader, value)
+
+
+def _split(kind: Any, value: bytes) -> tuple[Any, bytes]:
+    line, _, body = value.partition(b"\n")
+    try:
+        return kind(**orjson.loads(line)), body
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise Corrupt(f"not a header: {line[:100]!r}") from error

@@ -1,0 +1,54 @@
+"""Leases in etcd: a key that is bound to an etcd lease, and whose creation's revision is the token.
+
+etcd counts in whole seconds, and gives no lease less than one and a half times its election
+time-out.  So a holder that dies is followed two seconds later at the earliest, at etcd's defaults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ovncp.log.etcd_client import EtcdClient, get, put, unchanged
+from ovncp.log.timed_lease import TimedLease
+
+_AT_THE_LATEST_S = 5.0
+
+
+class EtcdLease(TimedLease):
+    """A lease held through an etcd lease of its own."""
+
+    def __init__(
+        self, client: EtcdClient, lease: int, name: str, token: int, ttl_ms: int, asked_at: float
+    ):
+        """See `TimedLease`; `lease` is etcd's id for it."""
+        super().__init__(name, token, ttl_ms, asked_at)
+        self._client = client
+        self._lease = lease
+
+    async def _prolong(self) -> bool:
+        return await self._client.keep_alive(self._lease)
+
+    async def _give_back(self) -> None:
+        await self._client.revoke(self._lease)
+
+
+async def take(
+    client: EtcdClient, key: bytes, holder: str, name: str, ttl_ms: int
+) -> EtcdLease | float:
+    """The lease at `key`, or in how many seconds to ask again if the key does not go before.
+
+    Raises LogError.
+    """
+    [held] = (await client.txn(then=[get(key)])).found
+    if held:
+        return _AT_THE_LATEST_S
+    asked_at = asyncio.get_running_loop().time()
+    lease = await client.grant(ttl_ms)
+    # Asked again after a lost answer, it finds its own key, which names the etcd lease.
+    mark = f"{holder} {lease}".encode()
+    taken = await client.txn([unchanged(key, 0)], [put(key, mark, lease), get(key)], [get(key)])
+    [found] = taken.found
+    if found and found[0].data == mark:
+        return EtcdLease(client, lease, name, found[0].created, ttl_ms, asked_at)
+    await client.revoke(lease)
+    return _AT_THE_LATEST_S

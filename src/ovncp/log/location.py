@@ -1,0 +1,90 @@
+"""Where an engine keeps a database: `SCHEME://[USER[:PASSWORD]@]HOST[:PORT],.../PATH?db=NAME&...`.
+
+The parameter `db` names the database within what the rest names; an engine has further ones.
+Credentials are percent-encoded (RFC 3986), and are never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from ovncp.log.base import LogError
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """One parsed location; `hosts` are HOST or HOST:PORT, `path` is without its first slash."""
+
+    scheme: str
+    user: str | None
+    password: str | None = field(repr=False)
+    hosts: tuple[str, ...]
+    path: str
+    parameters: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str, known: Collection[str] | None = None) -> Location:
+        """Parse `text`; `known` are the parameters that its engine has beside `db`, if it says so.
+
+        Raises LogError if it is not a location, names no database, or has another parameter.
+        """
+        try:
+            parts = urlsplit(text)
+            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        except ValueError as error:
+            raise LogError(f"not a location of a log: {error}") from error
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        user, colon, password = credentials.partition(":")
+        location = cls(
+            parts.scheme,
+            unquote(user) or None,
+            unquote(password) if colon else None,
+            tuple(hosts.split(",")),
+            unquote(parts.path.removeprefix("/")),
+            dict(pairs),
+        )
+        location._check(known)
+        return location
+
+    def _check(self, known: Collection[str] | None) -> None:
+        if not all(self.hosts):
+            raise LogError(f"{self}: a host is missing")
+        if not self.parameters.get("db"):
+            raise LogError(f"{self}: the parameter db=NAME is missing")
+        for name in self.parameters:
+            if known is not None and name not in {"db", *known}:
+                names = ", ".join(sorted({"db", *known}))
+                raise LogError(f"{self}: there is no parameter {name!r}; there are: {names}")
+
+    @property
+    def database(self) -> str:
+        """The database's name."""
+        return self.parameters["db"]
+
+    def milliseconds(self, name: str, default: int) -> int:
+        """The parameter `name`, a positive number of milliseconds."""
+        text = self.parameters.get(name, str(default))
+        if not text.isascii() or not text.isdigit() or not int(text):
+            raise LogError(f"{self}: {name}={text} is not a positive number of milliseconds")
+        return int(text)
+
+    def with_database(self, name: str) -> Location:
+        """The same place, another database in it."""
+        return replace(self, parameters={**self.parameters, "db": name})
+
+    def url(self) -> str:
+        """The location as text that `parse` takes, with the password: not to be shown."""
+        user = quote(self.user or "", safe="")
+        password = "" if self.password is None else ":" + quote(self.password, safe="")
+        at = "@" if user or password else ""
+        return self._text(f"{user}{password}{at}")
+
+    def __str__(self) -> str:
+        return self._text("")
+
+    def _text(self, credentials: str) -> str:
+        hosts, path = ",".join(self.hosts), quote(self.path)
+        query = urlencode(self.parameters, safe="/:")
+        return f"{self.scheme}://{credentials}{hosts}/{path}?{query}"

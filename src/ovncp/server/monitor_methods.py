@@ -1,0 +1,197 @@
+"""The methods of monitors (RFC 7047 section 4.1.5, ovsdb-server(7) sections 4.1.12 to 4.1.15).
+
+A client is told how things are once everything that executed is visible. If that is much to tell,
+the client waits for its turn (`dumps`) and most of the work is done beforehand, on a database that
+goes on meanwhile.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
+from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
+from ovncp.ovsdb.monitor import Monitor
+from ovncp.ovsdb.monitor_request import MonitorRequest, Where
+from ovncp.server.dumps import Turn
+from ovncp.server.methods import Method, Request, answering, runner_of
+from ovncp.server.runner import Runner
+
+_FEW_ROWS = 1000  # which are looked at without a wait
+_DONE = object()
+
+
+def _answer(request: Request, action: Callable[[], None]) -> None:
+    """Do what answers `request`; an OvsdbError is the answer too."""
+    try:
+        action()
+    except OvsdbError as error:
+        request.fail(error)
+
+
+class _NewMonitor:
+    """A "monitor" request, or one of its later forms."""
+
+    def __init__(self, request: Request, version: int) -> None:
+        """Raises OvsdbError."""
+        self._request = request
+        self._session = request.session
+        self._version = version
+        self._database = runner_of(request).database
+        self._wanted = self._check(self._database)
+        self._known_id = _transaction_id(request.params[3]) if version == 3 else ZERO_UUID
+
+    def _check(self, database: Database) -> MonitorRequest:
+        params = self._request.params
+        n_params = 4 if self._version == 3 else 3
+        if len(params) < n_params or (self._version > 1 and len(params) > n_params):
+            raise syntax_error(params, "invalid parameters")
+        if type(params[2]) is dict and self._key in self._session.monitors:
+            raise syntax_error(params[1], "duplicate monitor ID")
+        return database.monitors.parse(params[2], self._version)
+
+    @property
+    def _key(self) -> bytes:
+        return json_text(self._request.params[1]).encode()
+
+    def begin(self) -> None:
+        """Answer at once, or when it is the client's turn."""
+        if self._wanted.n_rows <= _FEW_ROWS:
+            self._finish()
+        else:
+            self._session.server.dumps.enter(Turn(self._session, self._prepare, self._finish))
+
+    def _prepare(self) -> Iterator[None]:
+        if self._resumes(self._database):
+            return iter(())
+        return self._database.monitors.prepare(self._wanted)
+
+    def _resumes(self, database: Database) -> bool:
+        # A client that knows nothing is not one that knows the state before the first change.
+        return self._known_id != ZERO_UUID and database.history.includes(self._known_id)
+
+    def _finish(self) -> None:
+        _answer(self._request, self._wait)
+
+    def _wait(self) -> None:
+        runner_of(self._request).when_settled(partial(_answer, self._request, self._add))
+
+    def _add(self) -> None:
+        if self._session.is_gone:
+            return
+        runner = runner_of(self._request)
+        database = runner.database
+        if database is not self._database:  # it was converted meanwhile
+            self._wanted = self._check(database)
+        monitor = database.monitors.add(self._session, self._request.params[1], self._wanted)
+        self._session.monitors[self._key] = (monitor, runner)
+        self._tell(monitor, database)
+
+    def _tell(self, monitor: Monitor, database: Database) -> None:
+        """Answer with what the client does not know."""
+        found = b"false"
+        if self._resumes(database):
+            difference = database.history.since(self._known_id)
+            assert difference is not None
+            found, updates = b"true", [database.monitors.since(monitor, difference)]
+        else:
+            updates = database.monitors.initial(monitor)
+        if self._version == 3:
+            head = b'[%b,"%b",' % (found, database.transaction_id.encode())
+            updates = [head, *updates, b"]"]
+        self._session.reply(self._request.id_bytes, *updates)
+
+
+def _transaction_id(json: object) -> str:
+    if type(json) is not str:
+        raise syntax_error(json, "last-txn-id must be string")
+    uuid = uuid_from_string(json)
+    if uuid is None:
+        raise syntax_error(json, "last-txn-id must be UUID format.")
+    return uuid
+
+
+class _Change:
+    """A "monitor_cond_change" request (ovsdb-server(7) section 4.1.13)."""
+
+    def __init__(self, request: Request) -> None:
+        """Raises OvsdbError."""
+        self._request = request
+        self._session = request.session
+        if len(request.params) != 3:
+            raise syntax_error(request.params, "invalid parameters")
+        old_id, self._new_id, self._changes = request.params
+        self._key = json_text(old_id).encode()
+        self._monitor, self._runner = self._known()
+        self._database = self._runner.database
+        self._wanted = self._check()
+
+    def _known(self) -> tuple[Monitor, Runner]:
+        known = self._session.monitors.get(self._key)
+        if known is None:
+            raise syntax_error(self._request.params[0], "unknown monitor session")
+        return known
+
+    def _check(self) -> dict[str, Where]:
+        new_key = json_text(self._new_id).encode()
+        if new_key != self._key and new_key in self._session.monitors:
+            raise syntax_error(self._new_id, "duplicate monitor ID")
+        return self._database.monitors.parse_change(self._monitor, self._changes)
+
+    def begin(self) -> None:
+        """Answer at once, or when it is the client's turn."""
+        steps = self._database.monitors.prepare_change(self._monitor, self._wanted)
+        if next(steps, _DONE) is _DONE:
+            self._finish()
+        else:
+            self._session.server.dumps.enter(Turn(self._session, lambda: steps, self._finish))
+
+    def _finish(self) -> None:
+        self._runner.when_settled(partial(_answer, self._request, self._apply))
+
+    def _apply(self) -> None:
+        if self._session.is_gone:
+            return
+        self._known()  # unless it was canceled meanwhile
+        session, monitors = self._session, self._database.monitors
+        session.catch_up()
+        updates = monitors.change_conditions(self._monitor, self._new_id, self._wanted)
+        del session.monitors[self._key]
+        session.monitors[self._monitor.id_bytes] = (self._monitor, self._runner)
+        if updates is not None:
+            session.send(self._monitor.message(updates, self._database.transaction_id))
+        self._request.reply({})
+
+
+def _monitor(version: int) -> Method:
+    return lambda request: _NewMonitor(request, version).begin()
+
+
+def monitor_cond_change(request: Request) -> None:
+    """ovsdb-server(7) section 4.1.13."""
+    _Change(request).begin()
+
+
+def monitor_cancel(request: Request) -> None:
+    """RFC 7047 section 4.1.7."""
+    if len(request.params) != 1:
+        request.fail("invalid parameters")
+        return
+    key = json_text(request.params[0]).encode()
+    if key not in request.session.monitors:
+        request.fail("unknown monitor")
+        return
+    request.session.forget_monitor(key)
+    request.reply({})
+
+
+MONITOR_METHODS: dict[str, Method] = {
+    name: answering(method)
+    for name, method in {
+        "monitor": _monitor(1),
+        "monitor_cond": _monitor(2),
+        "monitor_cond_since": _monitor(3),
+        "monitor_cond_change": monitor_cond_change,
+        "monitor_cancel": monitor_cancel,
+    }.items()
+}

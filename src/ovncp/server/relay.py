@@ -1,0 +1,431 @@
+"""A database that is a copy of another server's (ovsdb(7), "Relay Service Model").
+
+Its log is the source's "monitor_cond_since": each update of the source becomes one commit here,
+under the source's transaction id, so that a client may resume here, at another relay or at the
+source. Monitors, and transactions that only read, are answered here. All others are forwarded; a
+reply comes after the updates that came before it, so that a client sees what it has written.
+
+A client that may not do everything is checked here, since the source does not know it: what it
+asks for is executed and taken back before it is forwarded.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from time import perf_counter_ns
+from typing import Any, Final
+
+import orjson
+
+from ovncp.ovsdb import replica
+from ovncp.ovsdb.atom import ZERO_UUID
+from ovncp.ovsdb.database import Database, Settings
+from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.execution import OPERATIONS
+from ovncp.ovsdb.monitor import Notification
+from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.ovsdb.transaction import Transaction
+from ovncp.server.clock import Clock
+from ovncp.server.coverage import COUNTERS, define
+from ovncp.server.perf_counter import JOBS
+from ovncp.server.runner import Requester, Runner, Transact, refuse_duplicate
+from ovncp.server.upstream import Job, SourceDatabase, Upstream, ignore
+from ovncp.wire.jsonrpc import encode
+from ovncp.wire.large_dump import LargeDump
+
+_LOG = logging.getLogger("ovncp.relay")
+
+define("txn_forward_sent", "txn_forward_complete", "txn_forward_cancel", "relay_update")
+define("relay_full_dump")
+
+_FORWARD: Final = JOBS.job("transaction_forward")
+
+_PATIENCE_MSEC = 30_000
+"""How long a lost source may be absent before clients are told, so that a restart of it does not
+send all of them elsewhere; C's relays wait as long."""
+
+_ROWS_PER_SLICE = 200
+
+
+class Relay(Runner):
+    """The database `name` of the source behind `upstream`.
+
+    `announce` is called when what `_Server` shows of it may have changed, `replaced` when it has
+    another schema.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        upstream: Upstream,
+        clock: Clock,
+        tell: Callable[[Sequence[Notification], str], None],
+        new_uuid: Callable[[], str],
+        settings: Settings,
+    ) -> None:
+        super().__init__(
+            Database(DatabaseSchema(name, "", ""), new_uuid, settings), None, clock, tell
+        )
+        self.upstream = upstream
+        self.announce: Callable[[Relay], None]
+        self.replaced: Callable[[Relay], None]
+        self._is_available = False
+        self._announced = (False, False)
+        self._patience: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        # The monitor at the source, once it is asked for, and whether its rows are here.
+        self._monitor_id: list[Any] | None = None
+        self._schema_text: str | None = None
+        self._n_monitors = 0
+        self._is_synchronized = False
+        self._is_source_usable = False
+        self._has_source_id = False
+        self._lost_msec: int | None = None
+        # Requests on their way to the source: those that are not sent yet, and those that are.
+        self._unsent: dict[Transact, None] = {}
+        self._sent: dict[Transact, int] = {}
+
+    # What `_Server` shows
+
+    @property
+    def model(self) -> str:
+        return "relay"
+
+    @property
+    def is_available(self) -> bool:
+        return self._is_available
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the source is in reach, or was a short while ago."""
+        if self._may_forward:
+            return True
+        if self._lost_msec is None:
+            return False
+        return self.clock.now_msec() - self._lost_msec < _PATIENCE_MSEC
+
+    @property
+    def _may_forward(self) -> bool:
+        return self._is_synchronized and self._is_source_usable
+
+    # Following the source
+
+    def move(self, upstream: Upstream) -> None:
+        """Follow another source from now on."""
+        self._leave_source()
+        self.source_lost()
+        self.upstream = upstream
+        upstream.attach(self)
+
+    def _leave_source(self) -> None:
+        self.upstream.detach(self)
+        if self._monitor_id is not None and self.upstream.is_connected:
+            self.upstream.request("monitor_cancel", [self._monitor_id], ignore)
+
+    def source_is(self, shown: SourceDatabase | None) -> None:
+        """See `Follower.source_is`."""
+        usable = shown is not None and shown.is_usable
+        self._note_whether_usable(usable)
+        if shown is None or shown.schema is None or not usable:
+            return
+        if self._monitor_id is None or self._schema_text != shown.schema:
+            self._follow(shown.schema)
+
+    def _follow_again(self, result: Any, error: Any) -> None:
+        if self._monitor_id is None and self._is_source_usable and self._schema_text is not None:
+            self.replaced(self)
+            self._follow(self._schema_text)
+
+    def _note_whether_usable(self, usable: bool) -> None:
+        could = self._may_forward
+        self._is_source_usable = usable
+        self._note_connection(could)
+
+    def _note_connection(self, could: bool) -> None:
+        """Act on that transactions can be forwarded now, or no more; `could` is from before."""
+        if could and not self._may_forward:
+            self._lost_msec = self.clock.now_msec()
+            self._patience = self._loop.create_task(self._lose_patience())
+        elif self._may_forward:
+            self._lost_msec = None
+            self._end_patience()
+            self._send_all()
+        self._announce()
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    async def _lose_patience(self) -> None:
+        await self.clock.sleep(_PATIENCE_MSEC)
+        self._announce()
+
+    def _announce(self) -> None:
+        shown = (self.is_available, self.is_connected)
+        if shown != self._announced:
+            self._announced = shown
+            self.announce(self)
+
+    def _follow(self, schema_text: str) -> None:
+        """Monitor all of the database, from where we are if the source has not another schema."""
+        try:
+            schema = DatabaseSchema.from_json(orjson.loads(schema_text))
+        except (OvsdbError, ValueError) as error:
+            self.upstream.leave(f"the schema of {self.name} is not valid ({error})")
+            return
+        self._schema_text = schema_text
+        self._n_monitors += 1
+        self._monitor_id = [self.name, self._n_monitors]
+        is_same = self.is_available and schema.to_json() == self.database.schema.to_json()
+        known_id = self.database.transaction_id if is_same and self._has_source_id else ZERO_UUID
+        requests: dict[str, Any] = {name: [{}] for name in schema.tables}
+        params = [self.name, self._monitor_id, requests, known_id]
+        answered = partial(self._first, self._monitor_id, None if is_same else schema)
+        self.upstream.request("monitor_cond_since", params, answered)
+
+    def _first(
+        self, monitor_id: list[Any], schema: DatabaseSchema | None, result: Any, error: Any
+    ) -> Job | None:
+        """Take the first rows, or what changed since we knew them; `schema` is a new one."""
+        if monitor_id != self._monitor_id:
+            return None
+        if error is not None:
+            self.upstream.leave(f"{self.name} cannot be monitored there ({error})")
+            return None
+        found, last_id, updates = result
+        if found:
+            if self._apply_updates(updates, last_id):
+                self._synchronized()
+            return None
+        COUNTERS["relay_full_dump"] += 1
+        if schema is not None:
+            return self._fill(schema, updates, last_id)
+        return self._catch_up(updates, last_id)
+
+    def _synchronized(self) -> None:
+        could = self._may_forward
+        self._is_synchronized = True
+        self._note_connection(could)
+
+    async def _fill(self, schema: DatabaseSchema, updates: Any, last_id: str) -> None:
+        """Replace the database by one with another schema and the rows of `updates`."""
+        old = self.database
+        database = Database(schema, old.new_uuid, old.settings, self._id_for(last_id))
+        try:
+            for piece in _pieces(updates):
+                for items in replica.parse_dump(piece, database.tables, _ROWS_PER_SLICE):
+                    replica.fill(items, database.new_version)
+                    await asyncio.sleep(0)
+        except (OvsdbError, ValueError) as error:
+            self._distrust(error)
+            return
+        self.database = database
+        self.replaced(self)
+        self._is_available = True
+        self._synchronized()
+        self._follow_up(set(database.tables))
+
+    async def _catch_up(self, updates: Any, last_id: str) -> None:
+        """Make the rows those of `updates`; clients see what differs, as one transaction."""
+        tables = self.database.tables
+        items: list[replica.Item] = []
+        known: dict[str, set[str]] = {}
+        try:
+            for piece in _pieces(updates):
+                for parsed in replica.parse_dump(piece, tables, _ROWS_PER_SLICE):
+                    items += replica.differing(parsed)
+                    await asyncio.sleep(0)
+                for name, rows in piece.items():
+                    known.setdefault(name, set()).update(rows)
+        except (OvsdbError, ValueError) as error:
+            self._distrust(error)
+            return
+        items += replica.missing(known, tables)
+        # Only what comes from the source changes the rows, and that is waiting for us.
+        self._apply(replica.difference(items, self.database.new_version), last_id)
+        self._synchronized()
+
+    def source_says(self, method: str, params: list[Any]) -> Job | None:
+        """See `Follower.source_says`."""
+        if params[0] != self._monitor_id:
+            return None
+        if method == "update3":
+            self._apply_updates(params[2], params[1])
+        elif method == "monitor_canceled":
+            self._unfollow()
+            # If the schema is another one now, we are told before this is answered.
+            self.upstream.request("echo", [], self._follow_again)
+        return None
+
+    def _apply_updates(self, updates: Any, last_id: str) -> bool:
+        """Take the source's next transaction; whether it fits what is here."""
+        database = self.database
+        try:
+            transaction = replica.transaction_of(updates, database.tables, database.new_version)
+        except OvsdbError as error:
+            self._distrust(error)
+            return False
+        self._apply(transaction, last_id)
+        return True
+
+    def _apply(self, transaction: Transaction, last_id: str) -> None:
+        COUNTERS["relay_update"] += 1
+        before = self.database.transaction_id
+        if last_id == before and not transaction.changes:
+            return
+        changes, notifications = self.database.apply(transaction, self._id_for(last_id))
+        self._follow_up(self._show(changes, notifications, before))
+
+    def _id_for(self, last_id: str) -> str:
+        """The source's id; one of our own if the source has none."""
+        self._has_source_id = last_id != ZERO_UUID
+        return last_id if self._has_source_id else self.database.new_uuid()
+
+    def _distrust(self, error: Exception) -> None:
+        """Begin anew with a source whose updates do not fit what is here."""
+        _LOG.warning("%s: %s", self.name, error)
+        self._has_source_id = False
+        self.upstream.leave(f"{self.name} here is not what it is there")
+
+    def _unfollow(self) -> None:
+        could = self._may_forward
+        self._monitor_id = None
+        self._is_synchronized = False
+        self._note_connection(could)
+
+    def source_lost(self) -> None:
+        """See `Follower.source_lost`; what was sent may have happened or not."""
+        self._note_whether_usable(False)
+        self._unfollow()
+        for request in list(self._sent):
+            self._cancel(request)
+
+    # Forwarding
+
+    def _execute(self, request: Transact, elapsed_msec: int) -> None:
+        client = request.client
+        if _only_reads(request.operations) and self not in client.waiting.values():
+            super()._execute(request, elapsed_msec)
+        elif _needs_check(request):
+            self._check(request, elapsed_msec)
+        else:
+            self._forward(request)
+
+    def _check(self, request: Transact, elapsed_msec: int) -> None:
+        """Forward what `request` asks for if its client may do it."""
+        outcome = request.outcome = self.database.rehearse(
+            request.operations, request.client, elapsed_msec=elapsed_msec
+        )
+        if outcome.results is None:
+            self._wait(request)
+        elif outcome.results:
+            self._answer(request)
+        else:
+            self._forward(request)
+
+    def _forward(self, request: Transact) -> None:
+        client = request.client
+        if refuse_duplicate(request):
+            return
+        client.waiting[request.id_bytes] = self
+        self._unsent[request] = None
+        if self._may_forward:
+            self._send_all()
+        request.on_wait()
+
+    def _send_all(self) -> None:
+        for request in self._unsent:
+            answered = partial(self._answered, request)
+            method, params = self._request(request)
+            self._sent[request] = self.upstream.request(method, params, answered)
+            COUNTERS["txn_forward_sent"] += 1
+        self._unsent.clear()
+
+    def _request(self, request: Transact) -> tuple[str, list[Any]]:
+        """The method and the parameters by which the source is asked for `request`."""
+        return "transact", [self.name, *request.operations]
+
+    def _answered(self, request: Transact, result: Any, error: Any) -> None:
+        if self._sent.pop(request, None) is None:
+            return  # the client is gone
+        COUNTERS["txn_forward_complete"] += 1
+        _FORWARD.add(perf_counter_ns() - request.arrived_ns)
+        del request.client.waiting[request.id_bytes]
+        if error is not None:
+            request.client.reply_error(request.id_bytes, error)
+        else:
+            request.client.reply(request.id_bytes, encode(result))
+
+    def cancel(self, client: Requester, id_bytes: bytes) -> None:
+        """Give up a transaction; one that was sent is answered as the source answers it."""
+        for request in (*self._unsent, *self._sent):
+            if request.client is client and request.id_bytes == id_bytes:
+                if request in self._sent:
+                    self.upstream.notify("cancel", [self._sent[request]])
+                else:
+                    self._cancel(request)
+                return
+        super().cancel(client, id_bytes)
+
+    def _cancel(self, request: Transact) -> None:
+        """Answer `request` without the source."""
+        COUNTERS["txn_forward_cancel"] += 1
+        self._forget(request)
+        request.client.reply_error(request.id_bytes, "canceled")
+
+    def _forget(self, request: Transact) -> None:
+        self._unsent.pop(request, None)
+        self._sent.pop(request, None)
+        del request.client.waiting[request.id_bytes]
+
+    def give_up_all(self) -> None:
+        super().give_up_all()
+        for request in (*self._unsent, *self._sent):
+            self._withdraw(request)
+            self._cancel(request)
+
+    def cancel_all(self, client: Requester) -> None:
+        super().cancel_all(client)
+        for request in (*self._unsent, *self._sent):
+            if request.client is client:
+                self._withdraw(request)
+                self._forget(request)
+
+    def _withdraw(self, request: Transact) -> None:
+        """Have the source give up `request`, if it can still."""
+        if request in self._sent and self.upstream.is_connected:
+            self.upstream.notify("cancel", [self._sent[request]])
+
+    async def close(self) -> None:
+        self._leave_source()
+        self._end_patience()
+        await super().close()
+
+
+def _pieces(dump: Any) -> Iterable[Any]:
+    """A dump as it came, in one piece or in many."""
+    return dump.pieces() if isinstance(dump, LargeDump) else (dump,)
+
+
+def _only_reads(operations: list[Any]) -> bool:
+    """Whether none of `operations`, as far as they are any, has to be done at the source."""
+    for operation in operations:
+        name = operation.get("op") if type(operation) is dict else None
+        kind = OPERATIONS.get(name) if type(name) is str else None
+        if kind is not None and not kind.read_only:
+            return False
+    return True
+
+
+def _needs_check(request: Transact) -> bool:
+    client = request.client
+    if client.read_only or client.role:
+        return True
+    locks = [
+        operation.get("lock")
+        for operation in request.operations
+        if type(operation) is dict and operation.get("op") == "assert"
+    ]
+    return any(type(name) is not str or not client.owns_lock(name) for name in locks)

@@ -1,0 +1,260 @@
+"""The locks of a server's clients (RFC 7047 sections 4.1.8 to 4.1.10), here and at the sources.
+
+A server without relayed databases decides by itself who holds a lock. One with some holds it at
+each of their sources on behalf of the client that is first in its own queue: it asks one source
+after the other, in an order that is the same at every relay, so that no two wait for each other.
+When that client unlocks, the sources are told so even if others wait here, so that the clients of
+other relays get their turn. A source that is lost, or that gives the lock to somebody else, takes
+it from the client, who is told; it is asked for again as soon as that can be.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from ovncp.ovsdb.lock import Locks
+from ovncp.server.upstream import Upstream, ignore
+
+_LOG = logging.getLogger("ovncp.relay")
+
+_PATIENCE_SECONDS = 1.0
+"""How long a client waits at most for the sources' word before it is told that it has to wait."""
+
+Reply = Callable[[bool], None]
+Notify = Callable[[Hashable, str, str], None]
+
+
+class _State(Enum):
+    """What a source has said of a lock that it was asked for."""
+
+    ASKED = "asked"
+    WAITING = "waiting"
+    HELD = "held"
+
+
+class _Place:
+    """A lock at one source. What a source says before it has answered concerns an earlier one."""
+
+    __slots__ = ("is_theft", "state")
+
+    def __init__(self, is_theft: bool) -> None:
+        self.is_theft = is_theft
+        self.state = _State.ASKED
+
+
+class _Claim:
+    """A lock that clients want. `is_owned` is whether the first of them has been given it.
+
+    `places` is by source. `reply` answers the first client's request, as long as it has no answer;
+    `is_theft` is whether that client steals.
+    """
+
+    __slots__ = ("is_owned", "is_theft", "places", "reply")
+
+    def __init__(self) -> None:
+        self.is_owned = False
+        self.is_theft = False
+        self.reply: Reply | None = None
+        self.places: dict[Upstream, _Place] = {}
+
+    def answer(self, is_owned: bool) -> bool:
+        """Answer the first client's request, if it waits for that; whether it did."""
+        reply, self.reply = self.reply, None
+        if reply is not None:
+            reply(is_owned)
+        return reply is not None
+
+
+class SharedLocks:
+    """Who holds and who waits for each lock. `notify` tells a client "locked" or "stolen"."""
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+        self._queues = Locks()
+        self._claims: dict[str, _Claim] = {}
+        self._sources: list[Upstream] = []
+
+    def owns(self, session: Hashable, name: str) -> bool:
+        """Whether `session` holds the lock `name`."""
+        claim = self._claims.get(name)
+        return claim is not None and claim.is_owned and self._queues.owner(name) is session
+
+    # What clients ask for
+
+    def lock(self, session: Hashable, name: str, reply: Reply) -> None:
+        """Queue `session` for the lock; `reply` is told whether it has it at once."""
+        if not self._queues.lock(session, name):
+            reply(False)
+            return
+        claim = self._claims[name] = _Claim()
+        claim.reply = reply
+        self._advance(name)
+        self._limit_wait(name)
+
+    def steal(self, session: Hashable, name: str, reply: Reply) -> None:
+        """Give `session` the lock, whoever holds it."""
+        victim = self._queues.steal(session, name)
+        claim = self._claims.setdefault(name, _Claim())
+        claim.answer(False)
+        if victim is not None and claim.is_owned:
+            self._notify(victim, "stolen", name)
+        claim.is_owned, claim.is_theft, claim.reply = False, True, reply
+        for source in [s for s, place in claim.places.items() if place.state is not _State.HELD]:
+            self._release(name, source)
+        self._advance(name)
+        self._limit_wait(name)
+
+    def _limit_wait(self, name: str) -> None:
+        """See to it that a source which is slow to answer does not keep a client waiting."""
+        claim = self._claims[name]
+        reply = claim.reply
+
+        def enough() -> None:
+            if claim.reply is reply:
+                claim.answer(False)
+
+        if reply is not None:
+            asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, enough)
+
+    def unlock(self, session: Hashable, name: str) -> None:
+        """Take the lock, or the wait for it, from `session`."""
+        was_first = self._queues.owner(name) is session
+        heir = self._queues.unlock(session, name)
+        claim = self._claims.get(name)
+        if claim is None:
+            return
+        if was_first:
+            self._pass_on(name, claim, heir)
+        elif heir is not None and claim.is_owned:
+            self._notify(heir, "locked", name)  # as the C server does
+
+    def _pass_on(self, name: str, claim: _Claim, heir: Hashable | None) -> None:
+        """Let the clients of others have their turn, and then the next one here."""
+        claim.reply = None
+        if claim.is_owned or heir is None:
+            for source in reversed(self._sources):
+                self._release(name, source)
+        claim.is_owned = claim.is_theft = False
+        if heir is None:
+            del self._claims[name]
+        else:
+            self._advance(name)
+
+    # What sources are asked for
+
+    def _advance(self, name: str) -> None:
+        """Ask for the lock where it is not held yet; once it is held everywhere it is given."""
+        claim = self._claims[name]
+        for source in self._sources:
+            place = claim.places.get(source)
+            if place is None and source.is_connected:
+                self._ask(name, claim, source)
+            elif place is None or place.state is _State.WAITING:
+                claim.answer(False)
+            elif place.state is _State.HELD:
+                continue
+            return
+        self._give(name, claim)
+
+    def _ask(self, name: str, claim: _Claim, source: Upstream) -> None:
+        place = claim.places[source] = _Place(claim.is_theft)
+        method = "steal" if claim.is_theft else "lock"
+        source.request(method, [name], partial(self._answered, name, source, place))
+
+    def _answered(
+        self, name: str, source: Upstream, place: _Place, result: Any, error: Any
+    ) -> None:
+        claim = self._claims.get(name)
+        if claim is None or claim.places.get(source) is not place:
+            return  # given up meanwhile
+        is_held = error is None and result.get("locked") is True
+        if error is not None:
+            _LOG.warning("%s: the lock %s is refused (%s)", source.name, name, error)
+        place.state = _State.HELD if is_held else _State.WAITING
+        self._advance(name)
+
+    def _give(self, name: str, claim: _Claim) -> None:
+        if claim.is_owned:
+            return
+        claim.is_owned, claim.is_theft = True, False
+        owner = self._queues.owner(name)
+        if not claim.answer(True) and owner is not None:
+            self._notify(owner, "locked", name)
+
+    def _release(self, name: str, source: Upstream) -> None:
+        if self._claims[name].places.pop(source, None) is not None and source.is_connected:
+            source.request("unlock", [name], ignore)
+
+    # What sources say
+
+    def add_source(self, source: Upstream) -> None:
+        """Hold all locks at `source` too."""
+        if source not in self._sources:
+            source.lock_holder = self
+            self._sources.append(source)
+            self._sources.sort(key=lambda source: min(source.followers))
+            for name in list(self._claims):
+                self._lose(name, source)
+                self._advance(name)
+
+    def remove_source(self, source: Upstream) -> None:
+        """Forget `source`, which closes."""
+        self._sources.remove(source)
+        for name, claim in list(self._claims.items()):
+            claim.places.pop(source, None)
+            self._advance(name)
+
+    def source_found(self, source: Upstream) -> None:
+        """See `LockHolder.source_found`."""
+        for name in list(self._claims):
+            self._advance(name)
+
+    def source_says(self, source: Upstream, method: str, name: str) -> None:
+        """See `LockHolder.source_says`."""
+        claim = self._claims.get(name)
+        place = None if claim is None else claim.places.get(source)
+        if place is None or place.state is _State.ASKED:
+            return
+        if method == "locked":
+            place.state = _State.HELD
+            self._advance(name)
+        elif place.state is _State.HELD:
+            self._robbed(name, source, place)
+
+    def _robbed(self, name: str, source: Upstream, place: _Place) -> None:
+        """Somebody else's client has stolen the lock; a thief does not wait for it to come back."""
+        place.state = _State.WAITING
+        self._lose(name, source)
+        if place.is_theft:
+            self._release(name, source)
+        self._queues.rob(name)
+        if self._queues.owner(name) is None:
+            for later in reversed(self._sources):
+                self._release(name, later)
+            del self._claims[name]
+        else:
+            self._advance(name)
+
+    def source_lost(self, source: Upstream) -> None:
+        """See `LockHolder.source_lost`."""
+        for name, claim in self._claims.items():
+            if claim.places.pop(source, None) is not None:
+                self._lose(name, source)
+            claim.answer(False)
+
+    def _lose(self, name: str, source: Upstream) -> None:
+        """Take the lock from its owner, since `source` does not grant it (any more).
+
+        It is given back where it comes later in the order, so that it can be asked for again.
+        """
+        claim = self._claims[name]
+        if claim.is_owned:
+            claim.is_owned = False
+            owner = self._queues.owner(name)
+            if owner is not None:
+                self._notify(owner, "stolen", name)
+        for later in reversed(self._sources[self._sources.index(source) + 1 :]):
+            self._release(name, later)

@@ -1,0 +1,208 @@
+"""Real engines for logs: an etcd cluster, and PostgreSQL, each in a temporary folder of its own.
+
+Both are Debian's programs, on free ports of the loopback interface, with the defaults that users
+have; what a test wants to happen to them is done to their processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+START_SECONDS = 30.0
+
+POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [Path("/usr/bin")]
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EtcdCluster:
+    """Members 0 and on of one cluster."""
+
+    def __init__(self, n_members: int = 3, options: Sequence[str] = ()):
+        """`options` are for every member."""
+        self._options = options
+        self._directory = Path(tempfile.mkdtemp(prefix="etcd-"))
+        self._ports = [(free_port(), free_port()) for _ in range(n_members)]
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> EtcdCluster:
+        for member in range(len(self._ports)):
+            self.start(member)
+        self.wait_for_leader()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for member in list(self._processes):
+            self.kill(member)
+        shutil.rmtree(self._directory)
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where the clients of each member connect to."""
+        return [f"127.0.0.1:{client}" for client, _ in self._ports]
+
+    def url(self, database: str = "T", **parameters: object) -> str:
+        """The location of a log on it."""
+        rest = "".join(f"&{name}={value}" for name, value in parameters.items())
+        return f"etcd://{','.join(self.hosts)}/test?db={database}{rest}"
+
+    def start(self, member: int) -> None:
+        """Start `member`, with the data that it has, if any."""
+        client, peer = self._ports[member]
+        cluster = ",".join(f"n{i}=http://127.0.0.1:{p}" for i, (_, p) in enumerate(self._ports))
+        log = open(self._directory / f"n{member}.log", "ab")  # noqa: SIM115
+        self._processes[member] = subprocess.Popen(
+            [
+                "etcd",
+                f"--name=n{member}",
+                f"--data-dir={self._directory / f'n{member}'}",
+                f"--listen-client-urls=http://127.0.0.1:{client}",
+                f"--advertise-client-urls=http://127.0.0.1:{client}",
+                f"--listen-peer-urls=http://127.0.0.1:{peer}",
+                f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+                f"--initial-cluster={cluster}",
+                *self._options,
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+
+    def kill(self, member: int) -> None:
+        """End `member` by SIGKILL, even if it is stopped."""
+        process = self._processes.pop(member)
+        process.kill()
+        process.wait()
+
+    def signal(self, member: int, number: signal.Signals) -> None:
+        """Send `member` a signal."""
+        self._processes[member].send_signal(number)
+
+    def leader(self) -> int | None:
+        """Which of the members that run leads."""
+        hosts = [self.hosts[member] for member in self._processes]
+        for member, status in zip(self._processes, self._statuses(hosts), strict=False):
+            if status["leader"] == status["header"]["member_id"]:
+                return member
+        return None
+
+    def _statuses(self, hosts: list[str]) -> list[dict[str, Any]]:
+        answer = self.ctl("endpoint", "status", "--write-out=json", hosts=hosts)
+        return [part["Status"] for part in json.loads(answer or "[]")]
+
+    def ctl(self, *arguments: str, hosts: list[str] | None = None) -> str:
+        """What etcdctl says."""
+        command = ["etcdctl", "--endpoints", ",".join(hosts or self.hosts), *arguments]
+        environment = {**os.environ, "ETCDCTL_API": "3"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return done.stdout
+
+    def wait_for_leader(self) -> int:
+        """Return when the members that run know a leader: which."""
+        deadline = time.monotonic() + START_SECONDS
+        while (leader := self.leader()) is None:
+            assert time.monotonic() < deadline, "etcd has no leader"
+            time.sleep(0.05)
+        return leader
+
+
+class Postgres:
+    """One PostgreSQL server; not run as root, which it refuses."""
+
+    def __init__(self) -> None:
+        self._user = "postgres" if os.getuid() == 0 else None
+        self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._user:
+            shutil.chown(self._directory, self._user)
+        self._run("initdb", "--auth=trust", "--username=ovncp", "--no-sync", "--no-locale")
+
+    def _run(self, program: str, *options: str) -> None:
+        command = [POSTGRES_PROGRAMS[0] / program, "-D", self._directory / "data", *options]
+        subprocess.run(
+            command, user=self._user, check=True, cwd=self._directory, stdout=subprocess.DEVNULL
+        )
+
+    def __enter__(self) -> Postgres:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._directory)
+
+    @property
+    def host(self) -> str:
+        """Where clients connect to."""
+        return f"127.0.0.1:{self._port}"
+
+    def url(self, database: str = "T", **parameters: object) -> str:
+        """The location of a log on it."""
+        rest = "".join(f"&{name}={value}" for name, value in parameters.items())
+        return f"postgresql://ovncp@{self.host}/postgres?db={database}{rest}"
+
+    def start(self, *options: str) -> None:
+        """Start it, and wait until it takes connections."""
+        log = open(self._directory / "log", "ab")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [
+                str(POSTGRES_PROGRAMS[0] / "postgres"),
+                *("-D", str(self._directory / "data")),
+                *("-p", str(self._port), "-k", str(self._directory)),
+                *("-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB"),
+                *options,
+            ],
+            stdout=log,
+            stderr=log,
+            user=self._user,
+            cwd=self._directory,
+        )
+        log.close()
+        deadline = time.monotonic() + START_SECONDS
+        while subprocess.run([POSTGRES_PROGRAMS[0] / "pg_isready", "-q", "-h", "127.0.0.1",
+                              "-p", str(self._port)]).returncode:  # fmt: skip
+            assert time.monotonic() < deadline, "PostgreSQL does not start"
+            time.sleep(0.05)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT shuts it down, SIGQUIT is a crash that it notices itself."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait()
+
+    def kill_backends(self) -> None:
+        """SIGKILL one of its processes that serve clients: it ends the others and recovers."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        for child in map(int, children.split()):
+            if b"idle" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGKILL)
+                return
+        raise AssertionError("PostgreSQL serves nobody")

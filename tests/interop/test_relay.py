@@ -1,0 +1,70 @@
+"""Relayed databases (ovsdb(7), "Relay Service Model"), with the real programs on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from interop.programs import KIND, Network, Program, processes_of
+from interop.test_hypervisor import Hypervisor
+from servers import relay_of, run
+
+DATABASES = ("OVN_Northbound", "OVN_Southbound")
+
+# Who relays whom: the kind of the source, and those of the relays behind it, one after the other.
+CHAINS = [(KIND, KIND), ("c", KIND), (KIND, "c"), (KIND, KIND, KIND), (KIND, "c", KIND)]
+
+
+class RelayedNetwork(Network):
+    """A network whose programs talk to the last of a chain of relays; `source` is at its start."""
+
+    def __init__(self, source: str, *relays: str) -> None:
+        super().__init__(source)
+        self.source = self.server
+        for kind in relays:
+            relay = relay_of(kind, self.server, databases=DATABASES)
+            self.others.append(self.server)
+            self.server = relay
+
+    def nbctl(self, *args: str) -> str:
+        return super().nbctl("--no-leader-only", *args)
+
+    def sbctl(self, *args: str) -> str:
+        return super().sbctl("--no-leader-only", *args)
+
+    def northd(self, name: str = "northd") -> Program:
+        """`ovn-northd`, which talks to no relay: it wants the leader."""
+        remote = self.source.remote
+        return self.start(name, "ovn-northd", f"--ovnnb-db={remote}", f"--ovnsb-db={remote}")
+
+
+@pytest.fixture(params=CHAINS, ids="-".join)
+def network(request: pytest.FixtureRequest) -> Iterator[RelayedNetwork]:
+    with RelayedNetwork(*request.param) as network:
+        yield network
+    assert processes_of(network.directory) == []
+
+
+def test_ovn_works_through_relays(network: RelayedNetwork) -> None:
+    network.northd()
+    network.nbctl("ls-add", "web", "--", "lsp-add", "web", "web1")
+    network.nbctl("--wait=sb", "sync")
+    assert network.flows()
+    hypervisor = Hypervisor(network, "hv1", "127.0.0.1")
+    hypervisor.plug("web1")
+    network.nbctl("wait-until", "Logical_Switch_Port", "web1", "up=true")
+    network.nbctl("--wait=hv", "sync")
+    assert hypervisor.vsctl("get", "Interface", "web1", "external_ids:ovn-installed") == '"true"\n'
+    hypervisor.vsctl("del-port", "web1")
+    network.nbctl("wait-until", "Logical_Switch_Port", "web1", "up=false")
+
+
+def test_ovsdb_client_sees_the_same_at_the_relay_and_at_the_source(network: RelayedNetwork) -> None:
+    network.nbctl("ls-add", "web", "--", "lsp-add", "web", "web1")
+    for command in ("dump", "get-schema"):
+        there, here = (
+            run("ovsdb-client", command, server.remote, "OVN_Northbound")
+            for server in (network.source, network.server)
+        )
+        assert there == here

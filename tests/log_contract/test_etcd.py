@@ -1,0 +1,209 @@
+"""What happens to a log in etcd when etcd's members die, hang, fill up or ask for a password."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from engines import EtcdCluster
+from ovncp.log.base import Log, LogError, OutcomeUnknown
+from ovncp.log.contract.appender import Work, append_one
+from ovncp.log.contract.bench import SCHEMA
+from ovncp.log.contract.case import entries_from, expected, fill, text
+from ovncp.log.etcd import EtcdLog
+
+PATIENCE_S = 60.0
+N_APPENDERS = 3
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[EtcdCluster]:
+    """Three members for these tests to harm; each leaves it whole."""
+    with EtcdCluster() as cluster:
+        yield cluster
+
+
+@contextlib.asynccontextmanager
+async def opened(location: str) -> AsyncIterator[EtcdLog]:
+    await EtcdLog.create(location, SCHEMA)
+    log = await EtcdLog.open(location)
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+async def append_until(done: asyncio.Event, location: str, name: str) -> int:
+    """Append batch after batch; how many were acknowledged."""
+    log = await EtcdLog.open(location)
+    work = Work(name, 0, 3)
+    number = 0
+    while not done.is_set():
+        await append_one(log, work.batch(number))
+        number += work.n_entries
+    await log.close()
+    return number
+
+
+async def check_all_there(log: Log, acknowledged: dict[str, int]) -> None:
+    """Each appender's entries are there, in order, each once."""
+    seen: dict[str, list[int]] = {}
+    entries = await entries_from(log, 1)
+    assert [entry.index for entry in entries] == list(range(1, len(entries) + 1))
+    for entry in entries:
+        content = json.loads(entry.data)
+        seen.setdefault(content["by"], []).append(content["n"])
+    assert seen == {name: list(range(count)) for name, count in acknowledged.items()}
+
+
+@contextlib.asynccontextmanager
+async def load(location: str) -> AsyncIterator[None]:
+    """Appenders that go on all the while; afterwards all that was acknowledged is there once."""
+    async with opened(location) as log:
+        done = asyncio.Event()
+        names = [f"appender {i}" for i in range(N_APPENDERS)]
+        appending = asyncio.gather(*(append_until(done, location, name) for name in names))
+        await asyncio.sleep(0.5)
+        yield
+        before = log.next_index
+        async with asyncio.timeout(PATIENCE_S):
+            # It has come to itself when each of them has made progress.
+            async for batch in log.follow(before):
+                if batch[-1].index > before + 20 * N_APPENDERS:
+                    break
+        done.set()
+        counts = await asyncio.wait_for(appending, PATIENCE_S)
+        await check_all_there(log, dict(zip(names, counts, strict=True)))
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+@pytest.mark.parametrize("fault", ["kill", "stop"])
+async def test_a_member_that_dies_or_hangs_costs_no_entry(cluster, role, fault):
+    leader = await asyncio.to_thread(cluster.wait_for_leader)
+    # The first host of the location is the one that handles talk to.
+    victim = leader if role == "leader" else next(m for m in (0, 1, 2) if m != leader)
+    async with load(cluster.url(f"{fault}_{role}")):
+        if fault == "kill":
+            cluster.kill(victim)
+            await asyncio.sleep(1)
+            cluster.start(victim)
+        else:
+            cluster.signal(victim, signal.SIGSTOP)
+            await asyncio.sleep(3)
+            cluster.signal(victim, signal.SIGCONT)
+
+
+async def test_without_a_quorum_there_are_errors_and_then_it_goes_on(cluster):
+    location = cluster.url("quorum", timeout_ms=1500)
+    async with opened(location) as log:
+        await fill(log, 2)
+        dead = [m for m in (0, 1, 2) if m != await asyncio.to_thread(cluster.wait_for_leader)]
+        for member in dead:
+            cluster.kill(member)
+        with pytest.raises(LogError):
+            await log.append(3, [text(3)])
+        with pytest.raises(LogError):
+            await entries_from(log, 1)
+        for member in dead:
+            cluster.start(member)
+        async with asyncio.timeout(PATIENCE_S):
+            while (entries := await entries_if_any(log)) is None:
+                await asyncio.sleep(0.1)
+        assert entries in (expected(1, 2), expected(1, 3))
+        await fill(log, 4 - len(entries))
+        assert await entries_from(log, 1) == expected(1, 4)
+
+
+async def entries_if_any(log):
+    try:
+        return await entries_from(log, 1)
+    except LogError:
+        return None
+
+
+async def test_what_a_dead_appender_staged_is_swept_up(cluster):
+    location = cluster.url("swept")
+    async with opened(location) as log:
+        large = [b'"%s"' % os.urandom(1_000_000).hex().encode()]
+        await log.append(1, large)
+        assert n_keys(cluster, "/swept/piece/") == 2
+        cluster.ctl("put", "test/swept/piece/deadbeef/00000000", "of a stage whose lease is over")
+        await log.append(2, [text(2)])
+        await log.save_snapshot(1, b"{}")
+        assert "deadbeef" not in cluster.ctl("get", "--prefix", "--keys-only", "test/swept/piece/")
+        assert (await entries_from(log, 2))[0].data == text(2)
+        await log.compact(1)
+        assert n_keys(cluster, "/swept/entry/") == 1
+        assert n_keys(cluster, "/swept/piece/") == n_keys(cluster, "/swept/stage/") == 1
+        await log.save_snapshot(2, b"{}")
+        await log.compact(2)
+        assert n_keys(cluster, "/swept/entry/") == 0
+        assert n_keys(cluster, "/swept/piece/") == n_keys(cluster, "/swept/stage/") == 1
+
+
+def n_keys(cluster: EtcdCluster, prefix: str) -> int:
+    listing = cluster.ctl("get", "--prefix", "--keys-only", f"test{prefix}")
+    return len(listing.split())
+
+
+async def test_compaction_gives_space_back(cluster):
+    async with opened(cluster.url("space")) as log:
+        await log.compact(0)
+        before = await log.usage()
+        assert before.quota == 2 << 30
+        for index in range(1, 40):
+            await log.append(index, [b'"%s"' % os.urandom(200_000).hex().encode()])
+        full = await log.usage()
+        assert full.used > before.used + 39 * 200_000
+        await log.save_snapshot(39, b"{}")
+        await log.compact(39)
+        # etcd frees it in the background.
+        async with asyncio.timeout(PATIENCE_S):
+            while (await log.usage()).used > (before.used + full.used) / 2:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_full_etcd_refuses_clearly_and_loses_nothing():
+    with EtcdCluster(1, ["--quota-backend-bytes=16000000"]) as full:
+        async with opened(full.url()) as log:
+            stored = 0
+            with pytest.raises(LogError, match="space exceeded") as refused:
+                while True:
+                    await log.append(stored + 1, [b'"%s"' % os.urandom(400_000).hex().encode()])
+                    stored += 1
+            assert not isinstance(refused.value, OutcomeUnknown)
+            assert [e.index for e in await entries_from(log, 1)] == list(range(1, stored + 1))
+            used = await log.usage()
+            assert used.quota == 16_000_000 and used.allocated > 15_000_000
+            with pytest.raises(LogError, match="space exceeded"):
+                await log.append(stored + 1, [text(1)])
+
+
+async def test_a_password_is_asked_for_and_never_shown():
+    with EtcdCluster(1) as guarded:
+        for command in (
+            ("user", "add", "root:pa ss/%"),
+            ("user", "grant-role", "root", "root"),
+            ("auth", "enable"),
+        ):
+            guarded.ctl(*command)
+        place = guarded.url().removeprefix("etcd://")
+        with pytest.raises(LogError):
+            await EtcdLog.create(f"etcd://{place}", SCHEMA)
+        with pytest.raises(LogError, match="authentication failed") as refused:
+            await EtcdLog.create(f"etcd://root:wrong@{place}", SCHEMA)
+        assert "wrong" not in str(refused.value)
+        async with opened(f"etcd://root:pa%20ss%2F%25@{place}") as log:
+            await fill(log, 1)
+            assert "pa" not in log.name
+            # Its token is not valid for the member that comes after.
+            guarded.kill(0)
+            guarded.start(0)
+            await fill(log, 2)
+            assert await entries_from(log, 1) == expected(1, 3)
