@@ -20,7 +20,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED_WITH = venv openssl ovsdb-server ovs-vsctl ovs-vswitchd vtep-ctl ovn-nbctl ovn-northd \
-    ovn-controller ovn-ic ovn-controller-vtep
+    ovn-controller ovn-ic ovn-controller-vtep etcd etcdctl postgres
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
     --build-deps-for=editable pyproject.toml
@@ -77,7 +77,7 @@ soak: programs .venv/dev.stamp
 lock: .venv/dev.stamp
 	$(LOCK) --output-file=requirements.lock
 	$(LOCK) --extra=compiler --constraint=requirements.lock --output-file=requirements-compiler.lock
-	$(LOCK) --extra=dev --constraint=requirements-compiler.lock --output-file=requirements-dev.lock
+	$(LOCK) --all-extras --constraint=requirements-compiler.lock --output-file=requirements-dev.lock
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -6,6 +6,7 @@ have; what a test wants to happen to them is done to their processes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,12 +33,42 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """PEM files: an authority, and a certificate of 127.0.0.1 that it signed, with its key."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+def make_certificate(directory: Path) -> Certificate:
+    """A certificate that is its own authority."""
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", key, "-out", cert]
+    subprocess.run([*command.split(), *subject, *files], check=True, capture_output=True)
+    return Certificate(cert, cert, key)
+
+
+def _tls_options(tls: Certificate | None) -> list[str]:
+    if tls is None:
+        return []
+    files = {"cert-file": tls.cert, "key-file": tls.key, "trusted-ca-file": tls.ca}
+    return ["--client-cert-auth", *(f"--{name}={file}" for name, file in files.items())]
+
+
 class EtcdCluster:
     """Members 0 and on of one cluster."""
 
-    def __init__(self, n_members: int = 3, options: Sequence[str] = ()):
-        """`options` are for every member."""
-        self._options = options
+    def __init__(
+        self, n_members: int = 3, options: Sequence[str] = (), tls: Certificate | None = None
+    ):
+        """`options` are for every member; with `tls` it wants its clients' certificates too."""
+        self._options = [*options, *_tls_options(tls)]
+        self._tls = tls
+        self._scheme = "https" if tls else "http"
         self._directory = Path(tempfile.mkdtemp(prefix="etcd-"))
         self._ports = [(free_port(), free_port()) for _ in range(n_members)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -62,10 +94,15 @@ class EtcdCluster:
         """Where the clients of each member connect to."""
         return [f"127.0.0.1:{client}" for client, _ in self._ports]
 
-    def url(self, database: str = "T", **parameters: object) -> str:
-        """The location of a log on it."""
+    def url(self, database: str = "T", first: int = 0, **parameters: object) -> str:
+        """The location of a log on it; member `first` is asked before the others."""
+        hosts = ",".join(self.hosts[first:] + self.hosts[:first])
+        scheme = "etcd"
+        if self._tls:
+            scheme = "etcds"
+            parameters = {**parameters, **vars(self._tls)}
         rest = "".join(f"&{name}={value}" for name, value in parameters.items())
-        return f"etcd://{','.join(self.hosts)}/test?db={database}{rest}"
+        return f"{scheme}://{hosts}/test?db={database}{rest}"
 
     def start(self, member: int) -> None:
         """Start `member`, with the data that it has, if any."""
@@ -77,8 +114,8 @@ class EtcdCluster:
                 "etcd",
                 f"--name=n{member}",
                 f"--data-dir={self._directory / f'n{member}'}",
-                f"--listen-client-urls=http://127.0.0.1:{client}",
-                f"--advertise-client-urls=http://127.0.0.1:{client}",
+                f"--listen-client-urls={self._scheme}://127.0.0.1:{client}",
+                f"--advertise-client-urls={self._scheme}://127.0.0.1:{client}",
                 f"--listen-peer-urls=http://127.0.0.1:{peer}",
                 f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
                 f"--initial-cluster={cluster}",
@@ -114,6 +151,9 @@ class EtcdCluster:
     def ctl(self, *arguments: str, hosts: list[str] | None = None) -> str:
         """What etcdctl says."""
         command = ["etcdctl", "--endpoints", ",".join(hosts or self.hosts), *arguments]
+        if self._tls:
+            files = ("cacert", self._tls.ca), ("cert", self._tls.cert), ("key", self._tls.key)
+            command += [f"--{name}={file}" for name, file in files]
         environment = {**os.environ, "ETCDCTL_API": "3"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         return done.stdout
@@ -169,7 +209,7 @@ class Postgres:
         return f"postgresql://ovncp@{self.host}/postgres?db={database}{rest}"
 
     def start(self, *options: str) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start it with these options, and wait until it takes connections."""
         log = open(self._directory / "log", "ab")  # noqa: SIM115
         self._process = subprocess.Popen(
             [
@@ -197,12 +237,37 @@ class Postgres:
         self._process.send_signal(number)
         self._process.wait()
 
-    def kill_backends(self) -> None:
-        """SIGKILL one of its processes that serve clients: it ends the others and recovers."""
+    def kill_backend(self) -> None:
+        """SIGKILL a process that serves a client: the server ends the others and recovers."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         for child in map(int, children.split()):
-            if b"idle" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"postgres: ovncp" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(child, signal.SIGKILL)
                 return
         raise AssertionError("PostgreSQL serves nobody")
+
+    @contextlib.contextmanager
+    def admitting(self, rule: str) -> Iterator[None]:
+        """In the block, admit new connections by `rule`, a line of pg_hba.conf, only."""
+        rules = self._directory / "data" / "pg_hba.conf"
+        before = rules.read_text()
+        rules.write_text(rule + "\n")
+        self._run("pg_ctl", "reload")
+        try:
+            yield
+        finally:
+            rules.write_text(before)
+            self._run("pg_ctl", "reload")
+
+    def use_certificate(self, certificate: Certificate) -> list[str]:
+        """The options to start it with for TLS."""
+        key = self._directory / "key.pem"
+        shutil.copy(certificate.key, key)
+        key.chmod(0o600)
+        cert = self._directory / "cert.pem"
+        shutil.copy(certificate.cert, cert)
+        if self._user:
+            shutil.chown(key, self._user)
+        files = (f"ssl_cert_file={cert}", f"ssl_key_file={key}")
+        return ["-c", "ssl=on", "-c", files[0], "-c", files[1]]

@@ -196,7 +196,7 @@ class Server:
     `databases` are pairs of a name (that of the file) and a source: a schema (an object, or the
     path of an `.ovsschema` file), or a database file to copy (its path, or its bytes).
     `options` go to the command line as they are.  `tcp` asks for a TCP listener too, whose
-    number is `port` then.
+    number is `port` then.  `patience` is how many seconds starting and stopping may take.
     """
 
     def __init__(
@@ -208,6 +208,7 @@ class Server:
         tcp: bool = False,
         env: dict[str, str] | None = None,
         start: bool = True,
+        patience: float = START_SECONDS,
     ) -> None:
         self.kind = kind
         self.directory = Path(tempfile.mkdtemp(prefix="ovsdb-"))
@@ -216,6 +217,7 @@ class Server:
         self.log_path = self.directory / "ovsdb-server.log"
         self.options = list(options)
         self.tcp = tcp
+        self.patience = patience
         self.env = self._environment() | (env or {})
         self.process: subprocess.Popen[bytes] | None = None
         self.clients: list[Client] = []
@@ -276,7 +278,7 @@ class Server:
                 stdout=output,
                 stderr=output,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self.patience
         while not self._listens():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.kind} server did not start:\n{self.output}{self.log}")
@@ -336,7 +338,7 @@ class Server:
         """Sends a signal, and returns the exit status."""
         assert self.process is not None, "the server was not started"
         self.process.send_signal(number)
-        return self.process.wait(START_SECONDS)
+        return self.process.wait(self.patience)
 
     def kill9(self) -> None:
         self.signal(signal.SIGKILL)
@@ -345,7 +347,7 @@ class Server:
         """Ends the server by `exit`; its exit status."""
         assert self.process is not None, "the server was not started"
         self.appctl("exit")
-        return self.process.wait(START_SECONDS)
+        return self.process.wait(self.patience)
 
     def restart(self) -> None:
         """Starts the server on its files again, stopping it first if it runs."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from tests.bench import scale
+from tests.bench import large, scale
 from tests.bench.database import NB_SCHEMA, PORT_BINDING_COLUMNS, southbound
 from tests.bench.load import Connection, call, encode, exchange, pipelined
 from tests.bench.scale import Scale
@@ -34,11 +32,12 @@ class Size:
     clients: int
     delivered: int
     rows: int
+    large_rows: int
     scale: Scale
 
 
-FULL = Size(30_000, 30_000, 40, 20_000, 100, 2_000, 100_000, scale.FULL)
-QUICK = Size(3_000, 3_000, 4, 2_000, 20, 300, 10_000, scale.QUICK)
+FULL = Size(30_000, 30_000, 40, 20_000, 100, 2_000, 100_000, 250_000, scale.FULL)
+QUICK = Size(3_000, 3_000, 4, 2_000, 20, 300, 10_000, 25_000, scale.QUICK)
 
 
 @dataclass(frozen=True)
@@ -174,28 +173,12 @@ def settle(sessions: list[Connection]) -> None:
         time.sleep(0.01)
 
 
-READY = encode("transact", ["OVN_Southbound", {"op": "comment", "comment": "ready"}], 1)
+def with_rows(measure: Callable[[str, int], float]) -> Callable[[str, Size], float]:
+    return lambda kind, size: measure(kind, size.rows)
 
 
-def opening(kind: str, size: Size) -> float:
-    """Milliseconds from the start of the process to its first answer."""
-    with Server(kind, [("sb", southbound(size.rows))], start=False) as server:
-        start = time.perf_counter()
-        server.start()
-        call(server.socket_path, [READY])
-        return (time.perf_counter() - start) * 1e3
-
-
-def resident(server: Server) -> float:
-    """Megabytes of resident memory."""
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1e3
-
-
-def memory(kind: str, size: Size) -> float:
-    with Server(kind, [("sb", southbound(size.rows))]) as server:
-        call(server.socket_path, [READY])
-        return resident(server)
+def with_many_rows(measure: Callable[[str, int], float]) -> Callable[[str, Size], float]:
+    return lambda kind, size: measure(kind, size.large_rows)
 
 
 def memory_after_dump(kind: str, size: Size) -> float:
@@ -206,7 +189,7 @@ def memory_after_dump(kind: str, size: Size) -> float:
             + encode("echo", ["end of dump"], "echo")
         ]
         exchange([session], 1)
-        return resident(server)
+        return large.resident(server)
 
 
 def resumed(part: str, restart: bool) -> Callable[[str, Size], float]:
@@ -256,8 +239,18 @@ CASES = {
     "fleet-lost": ours("disconnected of them", "clients", of_fleet("disconnected"), 0),
     "fleet-memory": ours("the server's memory", "MB", of_fleet("megabytes"), 2_000),
     "fleet-storm": ours("all reconnect after a restart", "s", of_fleet("reconnect_seconds"), 10),
-    "open": Case("opening a 100,000-row file", "ms", opening, None, True),
-    "memory": Case("resident memory at 100,000 rows", "MB", memory, 1.5, True),
+    "open": Case("opening a 100,000-row file", "ms", with_rows(large.opening), None, True),
+    "open-large": Case(
+        "opening 250,000 Port_Bindings", "ms", with_many_rows(large.opening), 1, True
+    ),
+    "stall": Case(
+        "longest wait while those are compacted", "ms", with_many_rows(large.compaction_stall),
+        None, True, 100,
+    ),
+    "memory": Case("resident memory at 100,000 rows", "MB", with_rows(large.memory), 1.5, True),
+    "memory-large": Case(
+        "resident memory at 250,000", "MB", with_many_rows(large.memory), 1.3, True
+    ),
     "memory-dump": Case("the same after one client's dump", "MB", memory_after_dump, None, True),
 }  # fmt: skip
 

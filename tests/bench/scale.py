@@ -137,7 +137,7 @@ def served(kind: str, scale: Scale, story: Callable[[Server], Awaitable[Any]]) -
     if scale.workers and kind == "ovncp":
         options.append(f"--workers={scale.workers}")
     with (
-        Server(kind, [("sb", SB_SCHEMA)], options=options) as server,
+        Server(kind, [("sb", SB_SCHEMA)], options=options, patience=PATIENCE_SECONDS) as server,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         return runner.run(story(server))  # type: ignore[arg-type]

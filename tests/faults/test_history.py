@@ -21,14 +21,15 @@ NOTHING = "00000000-0000-0000-0000-000000000000"
 class Follower:
     """A client's replica: the texts by the name. `last_id` is the transaction that it knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, **request: Any) -> None:
+        self.request = request
         self.last_id = NOTHING
         self.rows: dict[str, dict[str, str]] = {}
 
     def resume(self, server: Server) -> dict[str, Any] | None:
         """Catch up; what it was sent of the table, or None if that was a whole dump."""
         with server.client() as client:
-            params = ["Names", "m", {"Name": [{}]}, self.last_id]
+            params = ["Names", "m", {"Name": [self.request]}, self.last_id]
             found, self.last_id, updates = client.request("monitor_cond_since", params)["result"]
         sent = updates.get("Name", {})
         if not found:
@@ -218,3 +219,39 @@ def test_a_conversion_ends_the_history_and_begins_another() -> None:
         assert len(after.resume(server) or ()) == 1
         assert after.resume(server) == {}
         assert warnings(server) == []
+
+
+FLEETING = NAMES["tables"]["Name"]["columns"] | {
+    "seen": {"type": {"key": "string", "value": "integer", "min": 0, "max": 9}, "ephemeral": True}
+}
+WITH_FLEETING = NAMES | {"tables": {"Name": NAMES["tables"]["Name"] | {"columns": FLEETING}}}
+
+
+def test_what_is_not_stored_is_no_obstacle_to_those_who_do_not_see_it() -> None:
+    """A server that starts again has its defaults, which nobody is told who saw something else."""
+
+    def see(number: int) -> dict[str, Any]:
+        row = {"seen": ["map", [["times", number], ["always", 1]]]}
+        return {"op": "update", "table": "Name", "where": [], "row": row}
+
+    with Server("ovncp", [("names", WITH_FLEETING)]) as server:
+        blind, seeing = Follower(columns=["name", "text"]), Follower(columns=["name", "seen"])
+        change(server, insert("one"), see(1))
+        for follower in (blind, seeing):
+            assert follower.resume(server) is None
+        change(server, see(2), see(3))
+        assert blind.resume(server) == {}
+        assert len(seeing.resume(server) or ()) == 1
+        server.restart()
+        assert blind.resume(server) == {}
+        change(server, insert("two"), see(4))
+        assert len(blind.resume(server) or ()) == 1
+        assert seeing.resume(server) is None
+        change(server, see(5))
+        assert len(seeing.resume(server) or ()) == 2
+        last = blind.last_id
+        server.appctl("ovsdb-server/compact", "Names")
+        server.restart()
+        change(server, insert("three"))
+        assert blind.last_id == last
+        assert len(blind.resume(server) or ()) == 1

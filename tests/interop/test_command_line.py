@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -93,6 +94,20 @@ def test_a_daemon_may_be_started_with_nothing_open(kind: str) -> None:
         wait_for(lambda: not pidfile.exists(), "the end")
 
 
+@pytest.mark.parametrize("kind", [KIND, "c"])
+def test_a_signal_that_is_to_be_ignored_is(kind: str) -> None:
+    """As `nohup` wants it."""
+    with Server(kind, [("nb", NB_SCHEMA)], start=False) as server:
+        ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *server.command]
+        server.process = subprocess.Popen(ignoring, env=server.env, cwd=server.directory)
+        wait_for(server.control.exists, "the server")
+        client = server.client()
+        client.sync()
+        server.process.send_signal(signal.SIGHUP)
+        client.sync()
+        assert server.signal(signal.SIGTERM) == -signal.SIGTERM
+
+
 def test_a_log_is_never_written_to_a_database() -> None:
     """As it would be, were a database what is open as the standard error."""
     with Server(KIND, [("nb", NB_SCHEMA)], options=["-v"], start=False) as server:
@@ -104,7 +119,7 @@ def test_a_log_is_never_written_to_a_database() -> None:
 
 TLS_MISTAKES = {
     "-p no.pem -c no.pem -C no.pem": "No such file or directory",
-    "-p nb.db -c nb.db -C nb.db": "private key nb.db",
+    "-p nb.db -c nb.db -C nb.db": "private key .*nb.db",
 }
 
 

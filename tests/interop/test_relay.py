@@ -68,3 +68,23 @@ def test_ovsdb_client_sees_the_same_at_the_relay_and_at_the_source(network: Rela
             for server in (network.source, network.server)
         )
         assert there == here
+
+
+def test_a_relay_listens_where_its_database_says_as_ovn_ctl_starts_it() -> None:
+    """Before the relay knows the database, there is nothing that could be said of its columns."""
+    options = ["--remote=db:OVN_Southbound,SB_Global,connections"]
+    for name in ("private-key", "certificate", "ca-cert", "ssl-ciphers"):
+        options.append(f"--{name}=db:OVN_Southbound,SSL,{name.replace('-', '_')}")
+    with Network() as network:
+        network.sbctl("set-connection", "ptcp:0:127.0.0.1")
+        relay = relay_of(KIND, network.server, databases=["OVN_Southbound"], options=options)
+        network.others.append(relay)
+        sbctl = (
+            "ovn-sbctl",
+            f"--db=tcp:127.0.0.1:{relay.port}",
+            "--no-leader-only",
+            "--timeout=20",
+        )
+        run(*sbctl, "chassis-add", "hv1", "geneve", "192.0.2.1")
+        assert "hv1" in network.sbctl("show")
+        assert "bound_port" not in run(*sbctl, "list", "connection")

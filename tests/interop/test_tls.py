@@ -129,6 +129,21 @@ def test_replaced_certificate_files_are_read_again(kind: str, pki: Path, tmp_pat
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
+def test_files_are_named_from_where_the_daemon_was_started(kind: str, pki: Path) -> None:
+    options = [
+        "--remote=pssl:0:127.0.0.1", "--private-key=key.pem", "--certificate=certificate.pem",
+        "--ca-cert=ca.pem", "--detach", "--pidfile",
+    ]  # fmt: skip
+    with Server(kind, [("nb", NB_SCHEMA)], options=options, start=False) as server:
+        for option, name in zip(identity(pki, "server"), ("key", "certificate", "ca"), strict=True):
+            shutil.copy(option.partition("=")[2], server.directory / f"{name}.pem")
+        run_in = {"cwd": server.directory, "env": server.env, "check": True}
+        subprocess.run(server.command, **run_in)  # type: ignore[call-overload]
+        assert "OVN_Northbound" in listing(pki, "hv1", server.port).stdout
+        server.appctl("exit")
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
 def test_the_server_connects_to_a_manager_over_tls(kind: str, pki: Path) -> None:
     """`--bootstrap-ca-cert` on the way out, and a session the manager drives."""
     options = identity(pki, "server")

@@ -182,9 +182,11 @@ def test_the_details_are_in_files_of_the_data_directory(home: Path) -> None:
         for name in ("ovsdb-server-nb", "ovsdb-server-sb", "ovn-northd"):
             path = up.data / f"{name}.log"
             wait_for(lambda log=path: log.exists() and "|INFO|" in log.read_text(), f"{name}.log")
-        assert run("ovs-appctl", "-t", up.data / "ovnnb_db.ctl", "list-commands")
-        wait_for((up.data / "ovn-northd.ctl").exists, "northd's control socket")
-        assert "active" in run("ovn-appctl", "-t", up.data / "ovn-northd.ctl", "status")
+        for name in ("ovnnb_db", "ovnsb_db", "ovn-northd"):
+            wait_for((up.data / f"{name}.ctl").exists, f"the control socket {name}.ctl")
+            assert run("ovs-appctl", "-t", up.data / f"{name}.ctl", "list-commands")
+        status = ("ovn-appctl", "-t", up.data / "ovn-northd.ctl", "status")
+        wait_for(lambda: "active" in run(*status), "northd to be the active one")
 
 
 @pytest.mark.parametrize("stem", ["ovnnb_db", "ovnsb_db", "ovn-northd"])

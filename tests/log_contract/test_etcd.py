@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from engines import EtcdCluster
-from ovncp.log.base import Log, LogError, OutcomeUnknown
-from ovncp.log.contract.appender import Work, append_one
+from engines import EtcdCluster, make_certificate
+from log_contract.faults import PATIENCE_S, load, opened
+from ovncp.log.base import LogError, OutcomeUnknown
 from ovncp.log.contract.bench import SCHEMA
 from ovncp.log.contract.case import entries_from, expected, fill, text
 from ovncp.log.etcd import EtcdLog
-
-PATIENCE_S = 60.0
-N_APPENDERS = 3
 
 
 @pytest.fixture(scope="module")
@@ -29,66 +24,13 @@ def cluster() -> Iterator[EtcdCluster]:
         yield cluster
 
 
-@contextlib.asynccontextmanager
-async def opened(location: str) -> AsyncIterator[EtcdLog]:
-    await EtcdLog.create(location, SCHEMA)
-    log = await EtcdLog.open(location)
-    try:
-        yield log
-    finally:
-        await log.close()
-
-
-async def append_until(done: asyncio.Event, location: str, name: str) -> int:
-    """Append batch after batch; how many were acknowledged."""
-    log = await EtcdLog.open(location)
-    work = Work(name, 0, 3)
-    number = 0
-    while not done.is_set():
-        await append_one(log, work.batch(number))
-        number += work.n_entries
-    await log.close()
-    return number
-
-
-async def check_all_there(log: Log, acknowledged: dict[str, int]) -> None:
-    """Each appender's entries are there, in order, each once."""
-    seen: dict[str, list[int]] = {}
-    entries = await entries_from(log, 1)
-    assert [entry.index for entry in entries] == list(range(1, len(entries) + 1))
-    for entry in entries:
-        content = json.loads(entry.data)
-        seen.setdefault(content["by"], []).append(content["n"])
-    assert seen == {name: list(range(count)) for name, count in acknowledged.items()}
-
-
-@contextlib.asynccontextmanager
-async def load(location: str) -> AsyncIterator[None]:
-    """Appenders that go on all the while; afterwards all that was acknowledged is there once."""
-    async with opened(location) as log:
-        done = asyncio.Event()
-        names = [f"appender {i}" for i in range(N_APPENDERS)]
-        appending = asyncio.gather(*(append_until(done, location, name) for name in names))
-        await asyncio.sleep(0.5)
-        yield
-        before = log.next_index
-        async with asyncio.timeout(PATIENCE_S):
-            # It has come to itself when each of them has made progress.
-            async for batch in log.follow(before):
-                if batch[-1].index > before + 20 * N_APPENDERS:
-                    break
-        done.set()
-        counts = await asyncio.wait_for(appending, PATIENCE_S)
-        await check_all_there(log, dict(zip(names, counts, strict=True)))
-
-
-@pytest.mark.parametrize("role", ["leader", "follower"])
 @pytest.mark.parametrize("fault", ["kill", "stop"])
-async def test_a_member_that_dies_or_hangs_costs_no_entry(cluster, role, fault):
+@pytest.mark.parametrize(("victim_leads", "is_asked"), [(True, True), (True, False), (False, True)])
+async def test_a_member_that_dies_or_hangs_costs_no_entry(cluster, fault, victim_leads, is_asked):
     leader = await asyncio.to_thread(cluster.wait_for_leader)
-    # The first host of the location is the one that handles talk to.
-    victim = leader if role == "leader" else next(m for m in (0, 1, 2) if m != leader)
-    async with load(cluster.url(f"{fault}_{role}")):
+    victim = leader if victim_leads else (leader + 1) % 3
+    first = victim if is_asked else (victim + 1) % 3
+    async with load(cluster.url(f"{fault}{victim_leads}{is_asked}", first)):
         if fault == "kill":
             cluster.kill(victim)
             await asyncio.sleep(1)
@@ -163,9 +105,10 @@ async def test_compaction_gives_space_back(cluster):
         assert full.used > before.used + 39 * 200_000
         await log.save_snapshot(39, b"{}")
         await log.compact(39)
-        # etcd frees it in the background.
+        # etcd frees it in the background, and counts it with its next writes.
         async with asyncio.timeout(PATIENCE_S):
             while (await log.usage()).used > (before.used + full.used) / 2:
+                await fill(log, 1)
                 await asyncio.sleep(0.1)
 
 
@@ -207,3 +150,16 @@ async def test_a_password_is_asked_for_and_never_shown():
             guarded.start(0)
             await fill(log, 2)
             assert await entries_from(log, 1) == expected(1, 3)
+
+
+async def test_tls_on_both_sides(tmp_path):
+    certificate = make_certificate(tmp_path)
+    with EtcdCluster(1, tls=certificate) as guarded:
+        async with opened(guarded.url()) as log:
+            await fill(log, 2)
+            assert await entries_from(log, 1) == expected(1, 2)
+            assert (await log.usage()).quota == 2 << 30
+        place = guarded.url().partition("&ca=")[0]
+        for untrusted in (place, place.replace("etcds:", "etcd:")):
+            with pytest.raises(LogError):
+                await EtcdLog.open(untrusted + "&timeout_ms=500")

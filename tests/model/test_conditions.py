@@ -21,6 +21,9 @@ from ovncp.ovsdb.row import Change, Row, Values
 from ovncp.ovsdb.schema import VERSION
 from ovncp.ovsdb.table import Table
 
+# A failure is made small before it is shown, which takes its time.
+pytestmark = pytest.mark.timeout(600)
+
 Clauses = tuple[Clause, ...]
 
 

@@ -66,6 +66,8 @@ class Watching:
         assert len(messages) == len(told)
         for watcher in self.watchers:
             message = messages.pop(watcher.monitor, None)
+            if watcher.asleep_since is not None:
+                continue
             if message is None:
                 watcher.not_told(before, after)
             else:
@@ -120,6 +122,18 @@ class Watching:
             watcher.begin()
             self.watchers.append(watcher)
 
+    def fall_asleep(self) -> None:
+        for watcher in self.watchers[: self.draw(below(3))]:
+            if watcher.asleep_since is None:
+                watcher.asleep_since = (self.database.transaction_id, self.pair.state)
+
+    def wake(self) -> None:
+        for watcher in [w for w in self.watchers if w.asleep_since is not None]:
+            if not watcher.wake():
+                assert self.database.settings.history_bytes < 10**9
+                self.cancel(watcher)
+                self.watchers.remove(watcher)
+
     def drop_unused(self) -> None:
         self.database.monitors.drop_unused()
 
@@ -133,6 +147,7 @@ class Watching:
                 assert self.database.settings.history_bytes < 10**9
 
     def change_condition(self) -> None:
+        self.wake()
         able = [w for w in self.watchers if w.version > 1 and w.watched]
         if not able:
             return
@@ -156,6 +171,7 @@ class Watching:
 
 ACTIONS = ["transact"] * 5 + ["watch", "come"] * 3
 ACTIONS += ["change_condition", "change_condition", "resume", "leave", "drop_unused"]
+ACTIONS += ["fall_asleep", "wake"]
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +192,7 @@ def test_clients_know_what_they_asked_for(data, settings):
     for _ in range(24 - data.draw(below(20))):
         getattr(watching, pick(data.draw, ACTIONS))()
         assert len(watching.database.monitors) == len(watching.watchers)
+    watching.wake()
     for watcher in watching.watchers:
         watching.cancel(watcher)
     assert watching.database.monitors.n_groups == 0

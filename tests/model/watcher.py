@@ -116,6 +116,8 @@ class Watcher:
     watched: dict[str, Watched] = field(init=False)
     known: State = field(init=False)
     monitor: Monitor = field(init=False)
+    # While it does not read: the id of the state that it knows, and that state.
+    asleep_since: tuple[str, State] | None = None
 
     def __post_init__(self) -> None:
         """Raises Failure where the server has to refuse the requests."""
@@ -188,6 +190,18 @@ class Watcher:
         wanted = monitors.parse_change(self.monitor, {name: [{"where": where}]})
         updates = monitors.change_conditions(self.monitor, self.name, wanted)
         self.take(orjson.loads(updates or b"{}"), expected)
+
+    def wake(self) -> bool:
+        """Take in, as one update, all that it missed; false when that is forgotten."""
+        assert self.asleep_since is not None
+        (past_id, past), self.asleep_since = self.asleep_since, None
+        database = self.pair.database
+        difference = database.history.since(past_id)
+        if difference is None:
+            return False
+        updates = orjson.loads(database.monitors.since(self.monitor, difference))
+        self.take(updates, self.expected(past, self.pair.state))
+        return True
 
     def told(self, message: bytes, before: State, after: State) -> None:
         """Take in a notification of the transaction from `before` to `after`."""

@@ -6,7 +6,6 @@ import pytest
 
 from ovncp.server.command import CommandError
 from ovncp.server.coverage import Coverage
-from ovncp.server.perf_counter import PerfCounters
 
 
 def test_layout_is_the_c_servers() -> None:
@@ -67,17 +66,3 @@ def test_read_counter() -> None:
     assert coverage.read_counter("x") == "3"
     with pytest.raises(CommandError, match=r"^No such counter$"):
         coverage.read_counter("y")
-
-
-def test_perf_counters() -> None:
-    perf = PerfCounters()
-    assert perf.show() == "performance counter has never been hit\n"
-    started = perf.start()
-    sum(range(100_000))
-    perf.finish("transact", started, events=4)
-    name, events, total, mean = perf.show().split()
-    assert (name, events) == ("transact", "4")
-    assert int(total) > 0
-    assert float(mean) == pytest.approx(int(total) / 4, abs=0.1)
-    perf.clear()
-    assert perf.show() == f"{'transact':<40} {0:12} {0:12} {0.0:12.1f}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ovncp.wire.json_stream import JsonError, JsonStream, parse
@@ -77,6 +77,7 @@ def test_pipelined_messages_with_braces_in_strings():
 
 
 @given(messages, st.binary(max_size=30), st.lists(st.integers(0, 1000), max_size=5))
+@example({}, b",[", [])
 @settings(max_examples=400, deadline=None)
 def test_junk_never_loses_the_value_before_it(value, junk, cuts):
     data = orjson.dumps(value) + junk

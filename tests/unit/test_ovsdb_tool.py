@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -518,17 +517,15 @@ def test_compact_of_an_empty_database(pair: Pair) -> None:
     pair.same_content("made.db")
 
 
-def records(path: Path, version: str) -> list[tuple[Any, list[str]]]:
-    """The records in the file `path`, each as a value, and with its header as sorted characters.
+def records(path: Path) -> list[tuple[Any, list[str]]]:
+    """The records in the file `path`, each as a value, and as sorted characters.
 
-    So two that are equal may differ in the order of their members alone, beside their dates, and
-    the number and the version of the program that wrote them.
+    So two that are equal may differ in the order of their members alone, beside their dates.
     """
     found = []
     for header, text in re.findall(r"(OVSDB JSON .*)\n(.*)\n", path.read_text()):
         assert len(text.encode()) + 1 == int(header.split()[2])
         text = re.sub(r'"_date":\d{13}', '"_date":0', text)
-        text = text.replace(f'ovsdb-tool {version}"', 'ovsdb-tool VERSION"')
         found.append((json.loads(text), sorted(text)))
     return found
 
@@ -545,11 +542,10 @@ def test_what_is_written_is_what_the_c_program_writes(pair: Pair, command: list[
     for place in pair.places:
         (place / "more.ovsschema").write_text(json.dumps(more))
     pair.same(*command)
-    (c_version,) = re.findall(r"\d+\.\d+\.\d+", pair.c("--version").stdout)
     name = "x.db" if "x.db" in command else "t.db"
-    theirs = records(pair.c_place / name, c_version)
+    theirs = records(pair.c_place / name)
     assert len(theirs) == 2
-    assert theirs == records(pair.our_place / name, ovncp.__version__)
+    assert theirs == records(pair.our_place / name)
 
 
 def test_compact_and_convert_do_not_overwrite(pair: Pair) -> None:
@@ -672,11 +668,10 @@ def test_a_reader_that_leaves(pair: Pair) -> None:
 
 
 def test_starts_fast(pair: Pair) -> None:
-    """Scripts run it many times over; the least of several runs is what it costs."""
-
-    def seconds(*arguments: str) -> float:
-        start = time.perf_counter()
-        assert pair.ours(*arguments).status == 0
-        return time.perf_counter() - start
-
-    assert min(seconds("db-name", "t.db") for _ in range(5)) < 0.25
+    """Scripts run it many times over, so that it imports nothing that only the server needs."""
+    program = "import sys; from ovncp.cli import ovsdb_tool; ovsdb_tool.main(sys.argv[1:]); "
+    command = [sys.executable, "-c", program + "print(*sys.modules)", "db-name", "t.db"]
+    done = subprocess.run(command, cwd=pair.our_place, capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "ovncp.cli.ovsdb_tool" in imported
+    assert not {"asyncio", "uvloop", "ssl", "importlib.metadata"} & set(imported)

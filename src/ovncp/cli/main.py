@@ -18,6 +18,7 @@ VERBS = {
     "ovsdb-tool": ("ovncp.cli.ovsdb_tool", "work on database files, as ovsdb-tool(1)"),
     "top": ("ovncp.cli.top", "show live how a server fares"),
     "simulate": ("ovncp.cli.simulate", "load a server as hypervisors and a CMS would"),
+    "log-contract": ("ovncp.cli.log_contract", "try whether an engine keeps what a log promises"),
     "shims": ("ovncp.cli.shims", "write programs named ovsdb-server and ovsdb-tool"),
     "version": ("ovncp.cli.main", "show the version"),
 }

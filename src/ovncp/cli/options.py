@@ -167,6 +167,7 @@ class _Reader:
             self.hooks[row.name](value)
 
 
+_FORM_WIDTH = 24
 _ARGUMENT_FORM = {
     Argument.NONE: "{0}",
     Argument.REQUIRED: "{0}={1}",
@@ -176,7 +177,13 @@ _ARGUMENT_FORM = {
 
 def describe(title: str, table: Sequence[Option]) -> str:
     """The lines of `--help` for one group of options."""
-    return f"\n{title}:\n" + "".join(f"  {_form(row):<24} {row.help}\n" for row in table)
+    return f"\n{title}:\n" + "".join(map(_described, table))
+
+
+def _described(row: Option) -> str:
+    form = _form(row)
+    gap = " " if len(form) <= _FORM_WIDTH else f"\n{'':{_FORM_WIDTH + 3}}"
+    return f"  {form:<{_FORM_WIDTH}}{gap}{row.help}\n"
 
 
 def _form(row: Option) -> str:

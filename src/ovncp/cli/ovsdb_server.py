@@ -27,12 +27,14 @@ from ovncp.server.configuration import (
     TlsSettings,
 )
 from ovncp.server.daemon import Daemon
+from ovncp.server.database_remotes import PREFIX
 from ovncp.server.limits import Limits
 from ovncp.server.runtime import Runtime
 from ovncp.server.runtime_commands import commands, time_commands
 from ovncp.server.server import Server
 from ovncp.server.subject import Subject
 from ovncp.server.syslog import SpecError
+from ovncp.server.tls import NO_CA
 from ovncp.server.unixctl import ControlSocketError, Unixctl
 from ovncp.server.vlog import Vlog
 from ovncp.server.watch import Watch
@@ -50,7 +52,7 @@ SERVER_OPTIONS = (
     Option("no-fsync", help="answer before the disk has it, as the C server does"),
     Option("config-file", Argument.REQUIRED, metavar="FILE", help="read what to serve from FILE"),
     Option("workers", Argument.REQUIRED, "", "N", "serve clients from N processes"),
-    Option("history-bytes", Argument.REQUIRED, metavar="N", help="what to keep for resuming"),
+    Option("history-bytes", Argument.REQUIRED, metavar="N", help="memory for what clients resume from"),
     Option("limit", Argument.REQUIRED, metavar="NAME=N", help="bound what clients may have"),
     Option("metrics", Argument.REQUIRED, metavar="HOST:PORT", help="show metrics there"),
 )
@@ -78,6 +80,7 @@ TABLE = (
     *options.UNIXCTL_OPTIONS,
     *options.GENERAL_OPTIONS,
 )
+_TLS_FILES = ("private_key", "certificate", "ca_cert", "peer_ca_cert", "bootstrap_ca_cert")
 DEFAULT_HISTORY_BYTES = 64 << 20
 _YOUNG_OBJECTS = 50_000
 _NEVER = 2**31 - 1
@@ -137,12 +140,13 @@ def settings_of(parsed: Parsed) -> Settings:
         file = dirs.abs_file_name(dirs.dbdir(), file)
     if not databases and not parsed.has("no-dbs") and not parsed.has("config-file"):
         databases = [os.path.join(dirs.dbdir(), "conf.db")]
-    tls = TlsSettings(**{row.name.replace("-", "_"): parsed.last(row.name) for row in TLS_OPTIONS})
+    tls = {row.name.replace("-", "_"): parsed.last(row.name) for row in TLS_OPTIONS}
+    tls |= {name: _absolute(tls[name]) for name in _TLS_FILES}
     return Settings(
         configuration=Configuration(
             databases=tuple(dict.fromkeys(databases)),
             remotes=dict.fromkeys(parsed.values("remote"), RemoteOptions()),
-            tls=tls,
+            tls=TlsSettings(**tls),
         ),
         config_file=file,
         unixctl=parsed.last("unixctl"),
@@ -157,6 +161,13 @@ def settings_of(parsed: Parsed) -> Settings:
         n_workers=_number(parsed, "workers", 0),
         metrics=parsed.last("metrics"),
     )
+
+
+def _absolute(file: str | None) -> str | None:
+    """`file`, of which the daemon is to know what it was where that was started."""
+    if not file or file.startswith(PREFIX) or file == NO_CA:
+        return file
+    return os.path.abspath(file)
 
 
 _WORKER = (
@@ -267,7 +278,7 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon, argv: Sequence[
     if child is None:
         # Not on the terminal that has just been left.
         _LOG.info("%s (ovncp) %s", PROGRAM, ovncp.__version__)
-    for terminating in daemon.FATAL_SIGNALS:
+    for terminating in daemon.fatal_signals():
         loop.add_signal_handler(terminating, _stop, stopped, terminating)
     number = await stopped
     await watch.close()

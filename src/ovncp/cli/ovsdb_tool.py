@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
-import ovncp
 from ovncp.cli import options, version
 from ovncp.cli.options import Argument, Option, OptionError
 from ovncp.ops.refusal import Refusal
@@ -191,7 +190,7 @@ def _compact(call: Call) -> None:
     database_file.compact(
         call.argument(0, default_db),
         call.target(1),
-        f"compacted by {PROGRAM} {ovncp.__version__}",
+        f"compacted by {PROGRAM} {version.OVS_VERSION}",
         _uuid_source(),
         _now_msec(),
     )
@@ -204,7 +203,7 @@ def _convert(call: Call) -> None:
         call.argument(0, default_db),
         call.target(2),
         _schema_file(call, 1),
-        f"converted by {PROGRAM} {ovncp.__version__}",
+        f"converted by {PROGRAM} {version.OVS_VERSION}",
         _uuid_source(),
         _now_msec(),
     )

@@ -11,7 +11,6 @@ import asyncio
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import ovncp
 from ovncp.cli import options
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
-from ovncp.server import preflight, provision
+from ovncp.server import daemon, preflight, provision
 from ovncp.server.preflight import Refused
 from ovncp.server.supervisor import Child, Failed, Program
 
@@ -50,6 +49,8 @@ DEFAULTS = {
 ENVIRONMENT = {f"OVNCP_{name.upper().replace('-', '_')}": name for name in DEFAULTS}
 """The variables that set what an option of this name does not."""
 
+_SOURCE = "OVNCP_SOURCE"  # has a say in which copy of the modules this is
+
 _NO_METRICS = DEFAULTS["nb-metrics"]
 
 OURS = (sys.executable, "-m", "ovncp")
@@ -57,7 +58,6 @@ OURS = (sys.executable, "-m", "ovncp")
 _NORTHD_PATH = "/usr/sbin:/sbin:/usr/bin"  # where packages put it, which is not on every PATH
 _NORTHD_SECONDS = 5.0
 _SERVER_SECONDS = 20.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def settings_of(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
     if parsed.arguments:
         raise Refused(f"{parsed.arguments[0]!r} is no option; --help has those that are")
     unknown = [name for name in environment if name.startswith("OVNCP_")]
-    unknown = [name for name in unknown if name not in ENVIRONMENT]
+    unknown = [name for name in unknown if name not in (*ENVIRONMENT, _SOURCE)]
     if unknown:
         raise Refused(f"{unknown[0]} means nothing; the variables are {', '.join(ENVIRONMENT)}")
     values = dict(DEFAULTS)
@@ -271,7 +271,7 @@ class Up:
     async def run(self) -> int:
         """Start everything, and run until a signal; the exit status."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in daemon.fatal_signals():
             loop.add_signal_handler(number, self._on_signal)
         say("up", f"ovncp {ovncp.__version__}, everything is kept in {self.settings.data_dir}")
         try:

@@ -33,9 +33,7 @@ def main(channel: int, connection: int, argv: Sequence[str]) -> int:
     return ovsdb_server.run_loop(_serve(settings, log, channel, connection))
 
 
-async def _serve(
-    settings: ovsdb_server.Settings, log: Vlog, channel: int, connection: int
-) -> int:
+async def _serve(settings: ovsdb_server.Settings, log: Vlog, channel: int, connection: int) -> int:
     worker = Worker(
         Clock(),
         uuids.make_source(os.urandom(32)),

@@ -46,7 +46,7 @@ LOG, LEASES = "log", "leases"
 """What a hint may be about."""
 
 _PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 0.2
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 1024
 _PAGE_BYTES = 4 << 20

@@ -6,11 +6,17 @@ Credentials are percent-encoded (RFC 3986), and are never shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from ovncp.log.base import LogError
+
+# By hand, as urllib knows no list of hosts.
+_LOCATION = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<place>[^/?#]*)(/(?P<path>[^?#]*))?[?](?P<query>[^#]*)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +36,21 @@ class Location:
 
         Raises LogError if it is not a location, names no database, or has another parameter.
         """
+        parts = _LOCATION.fullmatch(text)
+        if parts is None:
+            raise LogError("not a location of a log, such as SCHEME://HOST:PORT/PATH?db=NAME")
+        credentials, _, hosts = parts["place"].rpartition("@")
+        user, colon, password = credentials.partition(":")
         try:
-            parts = urlsplit(text)
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            pairs = parse_qsl(parts["query"], keep_blank_values=True, strict_parsing=True)
         except ValueError as error:
             raise LogError(f"not a location of a log: {error}") from error
-        credentials, _, hosts = parts.netloc.rpartition("@")
-        user, colon, password = credentials.partition(":")
         location = cls(
-            parts.scheme,
+            parts["scheme"],
             unquote(user) or None,
             unquote(password) if colon else None,
             tuple(hosts.split(",")),
-            unquote(parts.path.removeprefix("/")),
+            unquote(parts["path"] or ""),
             dict(pairs),
         )
         location._check(known)

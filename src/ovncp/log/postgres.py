@@ -78,6 +78,9 @@ _PIECE = """
     INSERT INTO ovncp.piece (database, snapshot, number, data) VALUES ($1, $2, $3, $4)
     ON CONFLICT DO NOTHING
 """
+# Who deletes pieces locks the snapshot's row first, in a statement of its own: then it sees which
+# ones are in use. Who puts pieces to use locks them, so that those just deleted do not count.
+_LOCK = "SELECT FROM ovncp.snapshot WHERE database = $1 FOR UPDATE"
 _SWITCH = """
     WITH present AS (
         SELECT id FROM ovncp.snapshot WHERE database = $1 FOR UPDATE
@@ -85,16 +88,18 @@ _SWITCH = """
         UPDATE ovncp.snapshot
         SET id = $2, index = $3, writer = $4, n_data_pieces = $5, n_history_pieces = $6,
             schema = coalesce($7, schema)
-        FROM ovncp.head
+        FROM present, ovncp.head
         WHERE snapshot.database = $1 AND head.database = $1
             AND snapshot.index <= $3 AND head.next_index > $3
             AND $5::integer + $6::integer = (
-                SELECT count(*) FROM ovncp.piece WHERE piece.database = $1 AND snapshot = $2
+                SELECT count(*) FROM (
+                    SELECT FROM ovncp.piece WHERE piece.database = $1 AND snapshot = $2 FOR SHARE
+                ) AS kept
             )
-        RETURNING snapshot.database
+        RETURNING present.id AS replaced
     ), deleted AS (
-        DELETE FROM ovncp.piece USING present, switched
-        WHERE piece.database = $1 AND piece.snapshot = present.id AND present.id <> $2
+        DELETE FROM ovncp.piece USING switched
+        WHERE piece.database = $1 AND piece.snapshot = replaced AND replaced <> $2
     )
     SELECT count(*) FROM switched
 """
@@ -102,6 +107,11 @@ _SNAPSHOT = "SELECT * FROM ovncp.snapshot WHERE database = $1"
 _PIECES = """
     SELECT data FROM ovncp.piece
     WHERE database = $1 AND snapshot = $2 AND number >= $3 AND number < $4 ORDER BY number
+"""
+_UNSTAGE = """
+    DELETE FROM ovncp.piece WHERE database = $1 AND snapshot = $2 AND NOT EXISTS (
+        SELECT FROM ovncp.snapshot WHERE database = $1 AND id = $2
+    )
 """
 # Nobody stages a snapshot for an hour without a single piece; and if so, it cannot be switched to.
 _SWEEP = """
@@ -184,12 +194,13 @@ class PostgresLog(EngineLog[PostgresChange]):
     async def create(cls, location: str, schema: bytes, data: Chunks = b"") -> None:
         """Make a log of `schema` and the state `data`.  Raises LogError if there is one."""
         place, line = await _connect(location)
+        stage = _Stage(line, place.database)
         try:
-            stage = _Stage(line, place.database)
             n_pieces = await stage.add(data)
             if not await line.ask(lambda connection: _create(connection, stage, schema, n_pieces)):
                 raise LogError(f"{place}: the database exists already")
         finally:
+            await stage.end()
             line.drop()
 
     @classmethod
@@ -388,7 +399,7 @@ class PostgresLog(EngineLog[PostgresChange]):
 
         while await self._other.ask(delete) != "DELETE 0":
             pass
-        await self._other.ask(lambda connection: connection.execute(_SWEEP, self._database))
+        await _delete_pieces(self._other, _SWEEP, self._database)
 
     async def usage(self) -> Usage:
         self._check_open()
@@ -398,11 +409,10 @@ class PostgresLog(EngineLog[PostgresChange]):
     # Hints, leases, the end.
 
     async def _hints(self) -> AsyncIterator[set[str]]:
-        yield_all = {LOG, LEASES}
         async for heard in self._listener.listen():
             words = (payload.partition(" ") for payload in heard)
             changed = {what for what, _, database in words if database == self._database}
-            yield changed if heard else yield_all
+            yield changed if heard else {LOG, LEASES}
 
     async def _take(self, name: str, ttl_ms: int) -> TimedLease | float:
         # Asked again after a lost answer, it finds that it holds the lease already.
@@ -468,14 +478,16 @@ class _Stage:
     async def end(self) -> None:
         """Delete the pieces unless they are the snapshot's.  Left to `compact` if that fails."""
         with contextlib.suppress(LogError):
-            await _fetch(self._line, _UNSTAGE, self.database, self.name)
+            await _delete_pieces(self._line, _UNSTAGE, self.database, self.name)
 
 
-_UNSTAGE = """
-    DELETE FROM ovncp.piece WHERE database = $1 AND snapshot = $2 AND NOT EXISTS (
-        SELECT FROM ovncp.snapshot WHERE database = $1 AND id = $2
-    )
-"""
+async def _delete_pieces(line: Line, statement: str, database: str, *arguments: str) -> None:
+    async def delete(connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute(_LOCK, database)
+            await connection.execute(statement, database, *arguments)
+
+    await line.ask(delete)
 
 
 async def _create(connection: Connection, stage: _Stage, schema: bytes, n_pieces: int) -> bool:

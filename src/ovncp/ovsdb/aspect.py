@@ -51,7 +51,7 @@ class Aspect:
         return self._elements.removed_and_added(old[self.place], new[self.place])
 
 
-def whole(column: Column) -> Aspect:
+def _whole(clause: Clause, column: Column) -> Aspect:
     """The datum itself; of a map its pairs, which are in order."""
     place = column.index
     if column.type.is_map:
@@ -59,7 +59,7 @@ def whole(column: Column) -> Aspect:
     return Aspect(column, "whole", lambda values: (values[place],))
 
 
-def elements(column: Column) -> Aspect:
+def _elements(clause: Clause, column: Column) -> Aspect:
     """The elements of a set, the pairs of a map."""
     place = column.index
     if column.type.is_map:
@@ -67,26 +67,26 @@ def elements(column: Column) -> Aspect:
     return Aspect(column, "elements", lambda values: values[place], column.type)
 
 
-def outcome(clause: Clause) -> Aspect:
-    """True for the rows that meet `clause`, a test of a column."""
-    assert clause.column is not None
+def _outcome(clause: Clause, column: Column) -> Aspect:
+    """True for the rows that meet `clause`."""
     test = clause.test
     return Aspect(
-        clause.column, json_text(clause.to_json()), lambda values: (True,) if test(values) else ()
+        column, json_text(clause.to_json()), lambda values: (True,) if test(values) else ()
     )
 
 
-def _found_by(clause: Clause) -> tuple[Aspect, Any]:
-    """The aspect and the value that the rows which meet `clause` have, and no others."""
-    column, arg = clause.column, clause.arg
-    assert column is not None
-    kind = column.type
-    if clause.function == "==" or (clause.function == "includes" and kind.is_scalar):
-        return whole(column), tuple(arg.items()) if kind.is_map else arg
-    if clause.function == "includes" and len(arg) == 1:
+_Make = Callable[[Clause, Column], Aspect]
+
+
+def _found_by(clause: Clause, column: Column) -> tuple[_Make, Any]:
+    """What makes the aspect in which the rows that meet `clause`, and no others, have a value."""
+    function, arg, kind = clause.function, clause.arg, column.type
+    if function == "==" or (function == "includes" and kind.is_scalar):
+        return _whole, tuple(arg.items()) if kind.is_map else arg
+    if function == "includes" and len(arg) == 1:
         (element,) = arg.items() if kind.is_map else arg
-        return elements(column), element
-    return outcome(clause), True
+        return _elements, element
+    return _outcome, True
 
 
 def _is_met_by_all(clause: Clause) -> bool:
@@ -107,10 +107,18 @@ class AnyOf:
 
     def __init__(self, clauses: Iterable[Clause]) -> None:
         self.by_aspect: dict[Aspect, set[Any]] = {}
+        # There may be hundreds of clauses, with few aspects.
+        known: dict[tuple[Column, _Make], set[Any]] = {}
         for clause in clauses:
-            if clause.column is not None:
-                aspect, value = _found_by(clause)
-                self.by_aspect.setdefault(aspect, set()).add(value)
+            column = clause.column
+            if column is None:
+                continue
+            make, value = _found_by(clause, column)
+            values = known.get((column, make))
+            if values is None or make is _outcome:
+                values = self.by_aspect.setdefault(make(clause, column), set())
+                known[column, make] = values
+            values.add(value)
 
     def matches(self, values: Values) -> bool:
         """Whether a row with `values` meets the condition."""

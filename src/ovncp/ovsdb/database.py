@@ -7,17 +7,17 @@ takes back everything that is not settled. Time and uuids come from outside.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ovncp.ovsdb.entry import Entry, encode, next_id
+from ovncp.ovsdb.entry import Entry, encode, next_id, unstored_id
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.execution import Execution, Unsatisfied
 from ovncp.ovsdb.history import History
 from ovncp.ovsdb.monitor import Monitors, Notification
 from ovncp.ovsdb.rbac import Rbac
-from ovncp.ovsdb.replay import precommit, replay
+from ovncp.ovsdb.replay import Inapplicable, precommit, replay
 from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.ovsdb.table import Table
@@ -101,6 +101,7 @@ class Database:
         self.settings = settings
         self._unsettled: deque[Commit] = deque()
         self._version = int(new_uuid().replace("-", ""), 16) & ~0xFFFFFFFFFFFF
+        self._n_unstored = self._version >> 96
         self._set_schema(schema)
 
     def _set_schema(self, schema: DatabaseSchema) -> None:
@@ -176,7 +177,8 @@ class Database:
         else:
             # It has an id too, so that a client that saw it resumes after it, but one that has no
             # part in those that come back when the log is read again.
-            self.transaction_id = next_id(self.transaction_id, self.new_uuid().encode())
+            self._n_unstored += 1
+            self.transaction_id = unstored_id(self.stored_id, self._n_unstored)
         commit.transaction_id = self.transaction_id
         self.history.add(commit.transaction_id, commit.changes, commit.data)
 
@@ -199,13 +201,19 @@ class Database:
         self._advance(commit)
         return self.monitors.notify(commit.changes, self.transaction_id)
 
-    def fill(self, transaction: Transaction) -> None:
+    def fill(self, transaction: Transaction) -> Iterator[None]:
         """Commit all the content of a database that was empty, and that nobody monitors yet.
 
-        To be followed by `resume`. Raises OvsdbError, and then has changed nothing.
+        That is done with a pause after each step; `resume` is to follow. Raises OvsdbError, and
+        then has changed nothing.
         """
-        precommit(transaction, self.new_version)
+        try:
+            yield from transaction.precommit_in_steps(self.new_version)
+        except OvsdbError as error:
+            transaction.abort()
+            raise Inapplicable(error.tag, error.details) from error
         transaction.commit()
+        yield
 
     def resume(self, history: History) -> None:
         """Be in the state that `history` ends in."""

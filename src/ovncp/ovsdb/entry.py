@@ -91,6 +91,24 @@ def next_id(previous_id: str, data: bytes) -> str:
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:32]}"
 
 
+# The part of an id that states have in common which differ only in what is not stored.
+_BASE = 28
+
+
+def unstored_id(stored_id: str, number: int) -> str:
+    """An id of a state that differs from the state `stored_id` only in what is not stored.
+
+    `number` tells it from others. A server that starts again knows the state `stored_id`, and by
+    the id knows what a client has that saw this one.
+    """
+    return f"{stored_id[:_BASE]}{number & 0xFFFFFFFF:08x}"
+
+
+def base_of(transaction_id: str) -> str:
+    """What an id has in common with those of states with the same stored content."""
+    return transaction_id[:_BASE]
+
+
 class Entry:
     """A parsed entry. `json` is the whole of it, `tables` what is not about the entry itself."""
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from ovncp.ovsdb.entry import base_of
 from ovncp.ovsdb.row import Change, Values
 from ovncp.ovsdb.table import Table
 
@@ -103,6 +104,10 @@ class History:
         # The number, in order, of the state that each id stands for.
         self._numbers = {start_id: 0}
         self._first = 0
+        # The states up to this number are from before the server started.
+        self._started = -1
+        # The ids by their base, once that is asked for.
+        self._by_base: dict[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -132,6 +137,8 @@ class History:
         """As `add`."""
         self._steps.append(step)
         self._numbers[step.transaction_id] = self._first + len(self._steps)
+        if self._by_base is not None:
+            self._by_base.setdefault(base_of(step.transaction_id), step.transaction_id)
         self.n_bytes += step.n_bytes
         while self.n_bytes > self.max_bytes:
             self._forget()
@@ -139,11 +146,36 @@ class History:
     def _forget(self) -> None:
         oldest = self._steps.popleft()
         del self._numbers[self.start_id]
+        if self._by_base is not None:
+            self._by_base.pop(base_of(self.start_id), None)
         self.start_id = oldest.transaction_id
         if oldest.data is not None:
             self.stored_start_id = oldest.transaction_id
         self._first += 1
         self.n_bytes -= oldest.n_bytes
+
+    def note_start(self) -> None:
+        """Note that the server starts in the newest state; what is not stored has its defaults."""
+        self._started = self._first + len(self._steps)
+
+    def known_as(self, transaction_id: str, with_unstored: bool) -> str | None:
+        """The state from which a client can go on that knows the state `transaction_id`.
+
+        That is the state itself, or one with the same stored content: enough for a client that
+        does not see what is not stored. One that does, `with_unstored`, would not be told that this
+        is back to its defaults since the server started.
+        """
+        number = self._numbers.get(transaction_id)
+        if with_unstored:
+            return None if number is None or number < self._started else transaction_id
+        return transaction_id if number is not None else self._bases().get(base_of(transaction_id))
+
+    def _bases(self) -> dict[str, str]:
+        if self._by_base is None:
+            self._by_base = {}
+            for transaction_id in self._numbers:
+                self._by_base.setdefault(base_of(transaction_id), transaction_id)
+        return self._by_base
 
     def includes(self, transaction_id: str) -> bool:
         """Whether it is known what changed since the state `transaction_id`."""

@@ -9,7 +9,7 @@ What takes long, a first dump above all, has a method that does it beforehand st
 between the database goes on; what became of it meanwhile is little, and is made up for at the end.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ovncp.ovsdb.aspect import AnyOf
@@ -95,7 +95,7 @@ class Notification:
 
     __slots__ = ("message", "monitors")
 
-    def __init__(self, monitors: Iterable[Monitor], message: bytes) -> None:
+    def __init__(self, monitors: Collection[Monitor], message: bytes) -> None:
         self.monitors = monitors
         self.message = message
 

@@ -14,7 +14,7 @@ from ovncp.ovsdb.aspect import AnyOf, any_of
 from ovncp.ovsdb.condition import Clause
 from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
 from ovncp.ovsdb.parser import Member, is_array, is_boolean, is_object, parse
-from ovncp.ovsdb.schema import Column
+from ovncp.ovsdb.schema import VERSION, Column
 from ovncp.ovsdb.table import Table
 from ovncp.ovsdb.update import DELETE, EVERYTHING, INITIAL, INSERT, MODIFY, Form
 
@@ -54,6 +54,13 @@ class TableRequest:
         self.form = form
         self.where = where
 
+    @property
+    def shows_unstored(self) -> bool:
+        """Whether an ephemeral column is wanted; `_version` varies, but has no meaning."""
+        columns = self.table.column_list
+        _, selections, _ = self.form
+        return any(i > VERSION and not columns[i].persistent for i, _ in selections)
+
 
 class MonitorRequest:
     """What a monitor wants, by the tables' names. `version` is 1, 2 or 3 (see `Monitor`)."""
@@ -65,9 +72,9 @@ class MonitorRequest:
         self.version = version
 
     @property
-    def n_rows(self) -> int:
-        """How many rows may have to be looked at."""
-        return sum([len(wanted.table.rows) for wanted in self.tables.values()])
+    def shows_unstored(self) -> bool:
+        """Whether there is something to see that is not stored."""
+        return any(wanted.table.rows and wanted.shows_unstored for wanted in self.tables.values())
 
 
 def parse_request(tables: Mapping[str, Table], json: Any, version: int) -> MonitorRequest:

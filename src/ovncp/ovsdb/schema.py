@@ -77,13 +77,17 @@ _BOUNDS = {
 
 
 class Column:
-    """One column of a table. `index` is its place in a row's values."""
+    """One column of a table. `index` is its place in a row's values.
 
-    __slots__ = ("index", "mutable", "name", "persistent", "type")
+    `diff_type` is the type of a difference of it, which may have any number of elements.
+    """
+
+    __slots__ = ("diff_type", "index", "mutable", "name", "persistent", "type")
 
     def __init__(self, name: str, type: ColumnType, *, mutable: bool, persistent: bool) -> None:
         self.name = name
         self.type = type
+        self.diff_type = type.with_bounds(0, UNLIMITED)
         self.mutable = mutable
         self.persistent = persistent
         self.index = -1

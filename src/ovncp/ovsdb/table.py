@@ -6,7 +6,6 @@ from operator import itemgetter
 from typing import Any
 
 from ovncp.ovsdb.atom import Symbols
-from ovncp.ovsdb.column_type import UNLIMITED
 from ovncp.ovsdb.condition import Condition, matches_all
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.row import Change, Row
@@ -136,7 +135,7 @@ class Table:
     def parse_diff(self, json: Any) -> dict[int, Any]:
         """As `parse_row`, for the differences of columns, which may have any number of elements."""
         return {
-            column.index: column.type.with_bounds(0, UNLIMITED).from_json(value, None)
+            column.index: column.diff_type.from_json(value, None)
             for column, value in self._members(json)
         }
 

@@ -89,7 +89,8 @@ class Compaction:
                 schedule.restart(self._clock.now_msec(), failed=failed)
             self.latest[runner.name] = self._clock.wall_msec(), JOBS.finish("compact", started)
         if self.trims_memory:
-            ctypes.CDLL(None).malloc_trim(0)
+            # It takes a while for a large heap.
+            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
 
     async def compact_what_is_due(self) -> None:
         """Compact the logs whose time has come; a failure is logged."""

@@ -29,7 +29,7 @@ _CRASH_SIGNALS = frozenset(
     getattr(signal, f"SIG{name}")
     for name in ("ABRT", "ALRM", "BUS", "FPE", "ILL", "PIPE", "SEGV", "XCPU", "XFSZ")
 )
-FATAL_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+_FATAL_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 _RESTART_SECONDS = 10  # a crashing daemon is restarted at most this often
 
 _FLOCK = "hhqqi"  # struct flock: type, whence, start, length, pid
@@ -99,7 +99,7 @@ def start(wanted: Settings, vlog: Vlog) -> Daemon:
         ready = _detach(vlog)
     if wanted.monitor:
         ready = _start_monitor(wanted, vlog, ready)
-    for number in FATAL_SIGNALS:
+    for number in fatal_signals():
         signal.signal(number, _on_signal)
     if wanted.pidfile is not None:
         _make_pidfile(wanted.pidfile, wanted.overwrite_pidfile, vlog)
@@ -357,6 +357,11 @@ def die(number: int) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     raise SystemExit(128 + number)
+
+
+def fatal_signals() -> list[signal.Signals]:
+    """Those that end the process, less those that it is to ignore, as nohup(1) has it."""
+    return [number for number in _FATAL_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:

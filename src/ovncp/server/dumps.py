@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ovncp.ovsdb.errors import OvsdbError
 from ovncp.server.limits import Limits
 
 if TYPE_CHECKING:
@@ -25,20 +26,23 @@ _DONE: Any = object()
 class Turn:
     """One client's wait for its turn, and then its turn.
 
-    `prepare` does most of the work step by step, `finish` the rest and answers.
+    `prepare` does most of the work step by step, `finish` the rest and answers; or `fail` does,
+    with the OvsdbError that came of a step.
     """
 
-    __slots__ = ("finish", "left_bytes", "prepare", "session", "steps")
+    __slots__ = ("fail", "finish", "left_bytes", "prepare", "session", "steps")
 
     def __init__(
         self,
         session: "Session",
         prepare: Callable[[], Iterator[None]],
         finish: Callable[[], None],
+        fail: Callable[[OvsdbError], None],
     ) -> None:
         self.session = session
         self.prepare = prepare
         self.finish = finish
+        self.fail = fail
         self.steps: Iterator[None] = iter(())
         self.left_bytes = -1
 
@@ -85,8 +89,10 @@ class Dumps:
     def check(self) -> None:
         """End the turns of clients that have read nothing since this was called before."""
         for turn in list(self._begun):
+            if turn.session.waits_for_turn:
+                continue
             left = turn.session.output.n_bytes
-            if left and left == turn.left_bytes:
+            if left == turn.left_bytes:
                 self.end(turn)
             turn.left_bytes = left
 
@@ -124,7 +130,12 @@ class Dumps:
         """One more step for a client that is still there, behind which others have theirs."""
         if turn not in self._begun:
             return
-        if next(turn.steps, _DONE) is _DONE:
-            turn.finish()
+        try:
+            is_done = next(turn.steps, _DONE) is _DONE
+        except OvsdbError as error:
+            turn.fail(error)
         else:
-            self._preparing.append(turn)
+            if is_done:
+                turn.finish()
+            else:
+                self._preparing.append(turn)

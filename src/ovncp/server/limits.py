@@ -19,7 +19,7 @@ class Limits:
     dumps: int = 32
     dump_bytes: int = 256 << 20
     handshakes: int = 64
-    session_backlog_bytes: int = 64 << 20
+    session_backlog_bytes: int = 256 << 20
     backlog_bytes: int = 1 << 30
 
     @classmethod

@@ -44,10 +44,16 @@ async def usage(server: Server) -> dict[str, int]:
 _OF_CLIENTS = {"sessions", "backlog", "monitors", "json-caches"}
 
 
-def of_clients(text: str) -> dict[str, int]:
-    """The figures in `text`, made by `show`, that are about clients and not about data."""
-    figures = (part.rsplit(":", 1) for part in text.split())
-    return {name: int(count) for name, count in figures if name in _OF_CLIENTS}
+def with_workers(figures: dict[str, int], texts: Iterable[str]) -> dict[str, int]:
+    """`figures` of the main process, with those about clients from what its workers `show`.
+
+    The main process's own clients are the workers, for one.
+    """
+    added = Counter({name: figures[name] for name in figures if name not in _OF_CLIENTS})
+    for text in texts:
+        parts = (part.rsplit(":", 1) for part in text.split())
+        added.update({name: int(count) for name, count in parts if name in _OF_CLIENTS})
+    return dict(sorted(added.items()))
 
 
 def show(figures: dict[str, int]) -> str:

@@ -456,12 +456,12 @@ class Metrics:
         self._talkers = Talkers(subject.server)
         self._lag = RelayLag()
 
-    def text(self) -> str:
+    async def text(self) -> str:
         """The figures of now."""
         runners = self._subject.server.runners.values()
         sources = [runner.upstream for runner in runners if isinstance(runner, Relay)]
         lags = self._lag.look(sources)
-        survey = self._talkers.survey()
+        survey = await self._talkers.survey()
         figures = Figures(self._subject, self._stalls, survey, Process(), lags)
         lines = [
             line

@@ -7,9 +7,9 @@ goes on meanwhile.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
-from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.ovsdb.monitor_request import MonitorRequest, Where
@@ -17,7 +17,9 @@ from ovncp.server.dumps import Turn
 from ovncp.server.methods import Method, Request, answering, runner_of
 from ovncp.server.runner import Runner
 
-_FEW_ROWS = 1000  # which are looked at without a wait
+# What is looked at without a wait.
+_FEW_ROWS = 1000
+_FEW_CLAUSES = 50
 _DONE = object()
 
 
@@ -29,6 +31,16 @@ def _answer(request: Request, action: Callable[[], None]) -> None:
         request.fail(error)
 
 
+def _n_clauses(requests: Any) -> int:
+    """How many clauses there are in `requests`, which need not be valid."""
+    total = 0
+    for of_table in requests.values() if type(requests) is dict else ():
+        for request in of_table if type(of_table) is list else (of_table,):
+            where = request.get("where") if type(request) is dict else None
+            total += len(where) if type(where) is list else 0
+    return total
+
+
 class _NewMonitor:
     """A "monitor" request, or one of its later forms."""
 
@@ -37,38 +49,51 @@ class _NewMonitor:
         self._request = request
         self._session = request.session
         self._version = version
+        params = request.params
         self._database = runner_of(request).database
-        self._wanted = self._check(self._database)
-        self._known_id = _transaction_id(request.params[3]) if version == 3 else ZERO_UUID
-
-    def _check(self, database: Database) -> MonitorRequest:
-        params = self._request.params
-        n_params = 4 if self._version == 3 else 3
-        if len(params) < n_params or (self._version > 1 and len(params) > n_params):
+        n_params = 4 if version == 3 else 3
+        if len(params) < n_params or (version > 1 and len(params) > n_params):
             raise syntax_error(params, "invalid parameters")
+        self._key = json_text(params[1]).encode()
         if type(params[2]) is dict and self._key in self._session.monitors:
             raise syntax_error(params[1], "duplicate monitor ID")
-        return database.monitors.parse(params[2], self._version)
-
-    @property
-    def _key(self) -> bytes:
-        return json_text(self._request.params[1]).encode()
+        self._wanted: MonitorRequest
+        self._known_id = ZERO_UUID
 
     def begin(self) -> None:
         """Answer at once, or when it is the client's turn."""
-        if self._wanted.n_rows <= _FEW_ROWS:
+        if self._is_small():
+            self._parse()
             self._finish()
         else:
-            self._session.server.dumps.enter(Turn(self._session, self._prepare, self._finish))
+            turn = Turn(self._session, self._prepare, self._finish, self._request.fail)
+            self._session.server.dumps.enter(turn)
+
+    def _is_small(self) -> bool:
+        requests, tables = self._request.params[2], self._database.tables
+        if _n_clauses(requests) > _FEW_CLAUSES:
+            return False
+        wanted = [tables[name] for name in requests if name in tables]
+        return sum([len(table.rows) for table in wanted]) <= _FEW_ROWS
+
+    def _parse(self) -> None:
+        self._database = runner_of(self._request).database
+        params = self._request.params
+        self._wanted = self._database.monitors.parse(params[2], self._version)
+        if self._version == 3:
+            self._known_id = _transaction_id(params[3])
 
     def _prepare(self) -> Iterator[None]:
-        if self._resumes(self._database):
-            return iter(())
-        return self._database.monitors.prepare(self._wanted)
+        self._parse()
+        if self._known_as() is None:
+            yield from self._database.monitors.prepare(self._wanted)
 
-    def _resumes(self, database: Database) -> bool:
+    def _known_as(self) -> str | None:
+        """The state from which the client can go on, if there is one."""
         # A client that knows nothing is not one that knows the state before the first change.
-        return self._known_id != ZERO_UUID and database.history.includes(self._known_id)
+        if self._known_id == ZERO_UUID:
+            return None
+        return self._database.history.known_as(self._known_id, self._wanted.shows_unstored)
 
     def _finish(self) -> None:
         _answer(self._request, self._wait)
@@ -80,18 +105,19 @@ class _NewMonitor:
         if self._session.is_gone:
             return
         runner = runner_of(self._request)
-        database = runner.database
-        if database is not self._database:  # it was converted meanwhile
-            self._wanted = self._check(database)
-        monitor = database.monitors.add(self._session, self._request.params[1], self._wanted)
+        if runner.database is not self._database:  # it was converted meanwhile
+            self._parse()
+        monitors = self._database.monitors
+        monitor = monitors.add(self._session, self._request.params[1], self._wanted)
         self._session.monitors[self._key] = (monitor, runner)
-        self._tell(monitor, database)
+        self._tell(monitor)
 
-    def _tell(self, monitor: Monitor, database: Database) -> None:
+    def _tell(self, monitor: Monitor) -> None:
         """Answer with what the client does not know."""
-        found = b"false"
-        if self._resumes(database):
-            difference = database.history.since(self._known_id)
+        database, found = self._database, b"false"
+        known_as = self._known_as()
+        if known_as is not None:
+            difference = database.history.since(known_as)
             assert difference is not None
             found, updates = b"true", [database.monitors.since(monitor, difference)]
         else:
@@ -124,7 +150,10 @@ class _Change:
         self._key = json_text(old_id).encode()
         self._monitor, self._runner = self._known()
         self._database = self._runner.database
-        self._wanted = self._check()
+        new_key = json_text(self._new_id).encode()
+        if new_key != self._key and new_key in self._session.monitors:
+            raise syntax_error(self._new_id, "duplicate monitor ID")
+        self._wanted: dict[str, Where]
 
     def _known(self) -> tuple[Monitor, Runner]:
         known = self._session.monitors.get(self._key)
@@ -132,19 +161,19 @@ class _Change:
             raise syntax_error(self._request.params[0], "unknown monitor session")
         return known
 
-    def _check(self) -> dict[str, Where]:
-        new_key = json_text(self._new_id).encode()
-        if new_key != self._key and new_key in self._session.monitors:
-            raise syntax_error(self._new_id, "duplicate monitor ID")
-        return self._database.monitors.parse_change(self._monitor, self._changes)
-
     def begin(self) -> None:
         """Answer at once, or when it is the client's turn."""
-        steps = self._database.monitors.prepare_change(self._monitor, self._wanted)
-        if next(steps, _DONE) is _DONE:
+        steps = self._prepare()
+        if _n_clauses(self._changes) <= _FEW_CLAUSES and next(steps, _DONE) is _DONE:
             self._finish()
         else:
-            self._session.server.dumps.enter(Turn(self._session, lambda: steps, self._finish))
+            turn = Turn(self._session, lambda: steps, self._finish, self._request.fail)
+            self._session.server.dumps.enter(turn)
+
+    def _prepare(self) -> Iterator[None]:
+        monitors = self._database.monitors
+        self._wanted = monitors.parse_change(self._monitor, self._changes)
+        yield from monitors.prepare_change(self._monitor, self._wanted)
 
     def _finish(self) -> None:
         self._runner.when_settled(partial(_answer, self._request, self._apply))

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-HIGH_WATER_BYTES = 1 << 17
-_PIECE_BYTES = 1 << 17
+HIGH_WATER_BYTES = 1 << 18
+_PIECE_BYTES = 1 << 18
 _TURN_BYTES = 1 << 20
 
 

@@ -46,6 +46,7 @@ _PATIENCE_MSEC = 30_000
 send all of them elsewhere; C's relays wait as long."""
 
 _ROWS_PER_SLICE = 200
+_MOST_WAITING = 10_000  # transactions of one client
 
 
 class Relay(Runner):
@@ -316,7 +317,7 @@ class Relay(Runner):
     def _check(self, request: Transact, elapsed_msec: int) -> None:
         """Forward what `request` asks for if its client may do it."""
         outcome = request.outcome = self.database.rehearse(
-            request.operations, request.client, elapsed_msec=elapsed_msec
+            request.operations, request.who, elapsed_msec=elapsed_msec
         )
         if outcome.results is None:
             self._wait(request)
@@ -328,6 +329,10 @@ class Relay(Runner):
     def _forward(self, request: Transact) -> None:
         client = request.client
         if refuse_duplicate(request):
+            return
+        if len(client.waiting) >= _MOST_WAITING:
+            COUNTERS["txn_forward_cancel"] += 1
+            client.reply_error(request.id_bytes, "canceled")
             return
         client.waiting[request.id_bytes] = self
         self._unsent[request] = None
@@ -420,7 +425,7 @@ def _only_reads(operations: list[Any]) -> bool:
 
 
 def _needs_check(request: Transact) -> bool:
-    client = request.client
+    client = request.who
     if client.read_only or client.role:
         return True
     locks = [

@@ -199,9 +199,7 @@ class Runner:
             self._exclusive = False
             self._drain()
 
-    def pass_on(
-        self, method: str, params: list[Any], answered: Callable[[Any, Any], None]
-    ) -> bool:
+    def pass_on(self, method: str, params: list[Any], answered: Callable[[Any, Any], None]) -> bool:
         """Whether another process does what is asked; `answered` gets the result and the error."""
         return False
 

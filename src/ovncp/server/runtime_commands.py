@@ -3,7 +3,6 @@ Management Commands"). Words and errors are the C server's."""
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 from ovncp.log.base import LogError
@@ -255,11 +254,11 @@ class _Commands:
         return ""
 
     async def show_memory(self, _: list[str]) -> str:
-        figures = Counter(await memory.usage(self._server))
+        figures = await memory.usage(self._server)
         if self._runtime.workers is not None:
-            for text in await self._runtime.workers.run("memory/show"):
-                figures.update(memory.of_clients(text))
-        return memory.show(dict(sorted(figures.items())))
+            of_workers = await self._runtime.workers.run("memory/show")
+            figures = memory.with_workers(figures, of_workers)
+        return memory.show(figures)
 
 
 def _msecs(text: str) -> int:

@@ -231,8 +231,8 @@ class Server:
         for notification in notifications:
             message = notification.message
             UPDATES.made += 1
+            UPDATES.used += len(notification.monitors)
             for monitor in notification.monitors:
-                UPDATES.used += 1
                 monitor.owner.update(monitor, message, before)
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:

@@ -191,7 +191,7 @@ class Session:
 
         One that reads, however slowly, is there, and so is one that waits for its turn.
         """
-        if self._reads_backlog() or self._input or self._waits_for_turn:
+        if self._reads_backlog() or self._input or self.waits_for_turn:
             self.received_msec = now_msec
         self._check_backlog()
         self._show_life(now_msec)
@@ -213,12 +213,15 @@ class Session:
 
     def _show_life(self, now_msec: int) -> None:
         """Let a client that waits for its turn know that its server is there."""
-        if self._waits_for_turn and now_msec >= self._signaled_msec + _SIGN_OF_LIFE_MSEC:
+        if not self.waits_for_turn:
+            self._signaled_msec = now_msec
+        elif now_msec >= self._signaled_msec + _SIGN_OF_LIFE_MSEC:
             self._signaled_msec = now_msec
             self.send(_PROBE)
 
     @property
-    def _waits_for_turn(self) -> bool:
+    def waits_for_turn(self) -> bool:
+        """Whether the client asked for a dump and has no answer yet."""
         return self.turn is not None and self._n_under_way > 0
 
     def _tell_activity(self) -> None:
@@ -261,7 +264,7 @@ class Session:
                 self._transport.pause_reading()
 
     def _is_turn_of(self, message: Any) -> bool:
-        if self._is_congested or self.output.n_bytes > HIGH_WATER_BYTES:
+        if self._is_congested or self.turn is not None or self.output.n_bytes > HIGH_WATER_BYTES:
             return False
         n_under_way = self._n_under_way
         if not n_under_way:
@@ -344,7 +347,7 @@ class Session:
         """Send one message that consists of `parts`, after the updates that it must not precede."""
         if self._behind:
             self.catch_up()
-        if self._is_congested:
+        if self._is_congested or self.output.n_bytes > HIGH_WATER_BYTES:
             self._add_to_backlog(sum(map(len, parts)))
         if self._closing:
             return
@@ -394,7 +397,7 @@ class Session:
     def _drained(self) -> None:
         """Do what was to wait until the client has read what it was sent."""
         self._added_bytes = 0
-        if self.turn is not None and not self._waits_for_turn:
+        if self.turn is not None and not self.waits_for_turn:
             self.server.dumps.end(self.turn)
         if self._behind:
             self.catch_up()

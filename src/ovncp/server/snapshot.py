@@ -58,6 +58,11 @@ async def _in_slices(steps: Iterator[T]) -> AsyncIterator[T]:
         await asyncio.sleep(0)
 
 
+async def _do(steps: Iterator[None]) -> None:
+    async for _ in _in_slices(steps):
+        pass
+
+
 async def open_database(
     log: Log,
     new_uuid: Callable[[], str],
@@ -72,6 +77,7 @@ async def open_database(
     schema = DatabaseSchema.from_json(_parse(snapshot.schema))
     database = Database(schema, new_uuid, settings, _start_id(schema))
     await _Opening(log, database).run(snapshot)
+    database.history.note_start()
     return database
 
 
@@ -125,7 +131,7 @@ class _Opening:
             transaction.abort()
             await self._replay(data)
         else:
-            database.fill(transaction)
+            await _do(database.fill(transaction))
             transaction_id = next_id(database.stored_id, data)
             database.resume(History(database.settings.history_bytes, transaction_id))
         self._apply = self._replay
@@ -139,8 +145,7 @@ async def restore_history(text: bytes, database: Database) -> None:
     max_bytes = database.settings.history_bytes
     try:
         restoration = Restoration(text, database.tables, max_bytes, database.new_version, _parse)
-        async for _ in _in_slices(restoration.steps()):
-            pass
+        await _do(restoration.steps())
     except (ValueError, OvsdbError) as error:
         _LOG.info("%s: clients cannot resume from before now (%s)", database.name, error)
     else:
@@ -156,9 +161,8 @@ async def convert(database: Database, schema: DatabaseSchema, log: Log, date_mse
     content = snapshot_entry.rows_of(database.tables.values())
     transaction = Transaction()
     steps = conversion.convert(content, converted.tables, transaction, converted.new_version)
-    async for _ in _in_slices(steps):
-        pass
-    converted.fill(transaction)
+    await _do(steps)
+    await _do(converted.fill(transaction))
     index = log.next_index
     data = Moment(converted, index, date_msec).data("converted by ovsdb-server")
     # The id that it has when the log is read again: what clients know of the old schema is past.

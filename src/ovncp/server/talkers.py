@@ -4,6 +4,7 @@ Rates are over the time since the last time somebody asked, at least a second, w
 nothing is counted while nobody asks. However many sessions there are, few are named.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from heapq import nlargest
@@ -17,6 +18,9 @@ N_NAMED = 10
 """How many sessions are named for each figure."""
 
 _LEAST_SECONDS = 1.0
+_PER_SLICE = 200
+
+Counts = tuple[int, int, int]
 
 
 class Talker(NamedTuple):
@@ -58,39 +62,52 @@ class Talkers:
         self._server = server
         self._surveyed = monotonic()
         # What each session had sent, received and asked for by then.
-        self._known: dict[Session, tuple[int, int, int]] = _counts(server)
+        self._known: dict[Session, Counts] = {
+            session: _counts(session) for session in _clients(server)
+        }
         self._talkers: list[Talker] = []
 
-    def survey(self) -> Survey:
-        """How it is now."""
-        seconds = monotonic() - self._surveyed
-        if seconds >= _LEAST_SECONDS:
-            self._look(seconds)
+    async def survey(self) -> Survey:
+        """How it is now, found out in slices with a breath for others between them."""
         traffic = Traffic()
         traffic.add(self._server.past_traffic)
         n_sessions: Counter[str] = Counter()
         backlog = 0
-        for session in _clients(self._server):
-            n_sessions[session.remote.target.text] += 1
-            traffic.add(session.traffic)
-            backlog += session.backlog_bytes
+        sessions = _clients(self._server)
+        for start in range(0, len(sessions), _PER_SLICE):
+            for session in sessions[start : start + _PER_SLICE]:
+                n_sessions[session.remote.target.text] += 1
+                traffic.add(session.traffic)
+                backlog += session.backlog_bytes
+            await asyncio.sleep(0)
+        seconds = monotonic() - self._surveyed
+        if seconds >= _LEAST_SECONDS:
+            self._surveyed += seconds
+            await self._compare(sessions, seconds)
         return Survey(n_sessions, traffic, backlog, self._talkers)
 
-    def _look(self, seconds: float) -> None:
-        known, self._known = self._known, _counts(self._server)
-        self._surveyed += seconds
-        talkers = [
-            _talker(session, counts, known.get(session, (0, 0, 0)), seconds)
-            for session, counts in self._known.items()
-        ]
+    async def _compare(self, sessions: list[Session], seconds: float) -> None:
+        """Find out what has become of each session in `seconds`."""
+        known, self._known = self._known, {}
         # By peer, since the same may be foremost in several ways.
-        named = {
-            talker.peer: talker
-            for figure in _FIGURES
-            for talker in nlargest(N_NAMED, talkers, key=figure)
-            if figure(talker)
-        }
+        named: dict[str, Talker] = {}
+        for start in range(0, len(sessions), _PER_SLICE):
+            talkers = list(named.values())
+            for session in sessions[start : start + _PER_SLICE]:
+                counts = self._known[session] = _counts(session)
+                talkers.append(_talker(session, counts, known.get(session, (0, 0, 0)), seconds))
+            named = _foremost(talkers)
+            await asyncio.sleep(0)
         self._talkers = list(named.values())
+
+
+def _foremost(talkers: list[Talker]) -> dict[str, Talker]:
+    return {
+        talker.peer: talker
+        for figure in _FIGURES
+        for talker in nlargest(N_NAMED, talkers, key=figure)
+        if figure(talker)
+    }
 
 
 def _clients(server: Server) -> list[Session]:
@@ -98,20 +115,12 @@ def _clients(server: Server) -> list[Session]:
     return [session for session in server.sessions if not session.remote.speaks_for_others]
 
 
-def _counts(server: Server) -> dict[Session, tuple[int, int, int]]:
-    return {
-        session: (
-            session.traffic.sent_bytes,
-            session.traffic.received_bytes,
-            session.traffic.n_requests,
-        )
-        for session in _clients(server)
-    }
+def _counts(session: Session) -> Counts:
+    traffic = session.traffic
+    return traffic.sent_bytes, traffic.received_bytes, traffic.n_requests
 
 
-def _talker(
-    session: Session, now: tuple[int, int, int], before: tuple[int, int, int], seconds: float
-) -> Talker:
+def _talker(session: Session, now: Counts, before: Counts, seconds: float) -> Talker:
     sent, received, requests = ((new - old) / seconds for new, old in zip(now, before, strict=True))
     return Talker(
         session.name,

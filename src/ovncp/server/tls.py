@@ -25,7 +25,7 @@ from typing import Any
 _LOG = logging.getLogger("ovncp.stream_ssl")
 
 _DEFAULT_CIPHERS = "DEFAULT:@SECLEVEL=2"
-_NO_CA = "none"  # the --ca-cert that turns verification off
+NO_CA = "none"  # the --ca-cert that turns verification off
 
 _VERSIONS = {
     "tlsv1": ssl.TLSVersion.TLSv1,
@@ -265,7 +265,7 @@ def _certificate_chain(certificate: str, more: str | None) -> Iterator[str]:
 def _load_trust(context: ssl.SSLContext, files: TlsFiles) -> None:
     if not files.ca_cert:
         raise TlsError("CA certificate must be configured to use SSL")
-    if files.ca_cert == _NO_CA:
+    if files.ca_cert == NO_CA:
         context.verify_mode = ssl.CERT_NONE
         _LOG.warning("Peer certificate validation disabled (this is a security risk)")
         return

@@ -44,7 +44,7 @@ class Watch:
         if self._metrics is None:
             self._metrics = Metrics(self._subject, self._stalls)
         of_workers = await self._of_workers("metrics/show")
-        text = self._metrics.text()
+        text = await self._metrics.text()
         return merged(text, of_workers) if of_workers else text
 
     async def stalls(self) -> str:

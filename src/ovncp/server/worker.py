@@ -138,7 +138,17 @@ class _Locks:
         self._owned: set[tuple[Session, str]] = set()
 
     def add_source(self, source: Upstream) -> None:
-        """There is but one."""
+        """There is but one, which tells of locks in a way of its own."""
+        source.lock_holder = self
+
+    def source_found(self, upstream: Upstream) -> None:
+        """See `LockHolder.source_found`."""
+
+    def source_says(self, upstream: Upstream, method: str, name: str) -> None:
+        """See `LockHolder.source_says`."""
+
+    def source_lost(self, upstream: Upstream) -> None:
+        """See `LockHolder.source_lost`; it is the end of us."""
 
     def owns(self, session: Session, name: str) -> bool:
         """See `SharedLocks.owns`."""

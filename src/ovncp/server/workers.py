@@ -82,6 +82,7 @@ class _Worker:
         self._channel = Channel(ours, self._received, self._ended)
         self._channel.send({"configure": self._configuration})
         session = Session(self._server, cast(Any, _Upstream(self._server)))
+        session.is_change_aware = True
         await asyncio.get_running_loop().connect_accepted_socket(
             lambda: cast(asyncio.Protocol, session), connection
         )

@@ -35,6 +35,7 @@ _BEYOND_INT64 = re.compile(rb"9[2-9][0-9]{17}|[1-9][0-9]{19}")
 
 _NOT_OUTLINE = bytes(byte for byte in range(256) if byte not in b'"{}[],')
 _BOUNDARIES = (b"}{", b"}[", b"]{", b"][")  # one message's end against the next one's start
+_HIDDEN_END = re.compile(rb"[]}],")  # of a message, perhaps, with junk behind it
 _MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _RISES = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}  # of nesting
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -142,6 +143,8 @@ class JsonStream:
                 several = True  # a message and junk, or an odd one
         if several:
             return self._resume(data) if self._size else self._walk(data)
+        if not self._size and len(data) <= _RETRY_BYTES and _HIDDEN_END.search(outside):
+            return self._walk(data)
         self._keep(data, outside, in_string, escape)
         return []
 
@@ -232,7 +235,7 @@ class JsonStream:
         self._pieces.append(data)
         self._size += len(data)
         self._check_size(self._size)
-        if self._size >= self._check_at or self._depth > MAX_DEPTH:
+        if self._check_at <= self._size < self._raw_bytes or self._depth > MAX_DEPTH:
             self._check_at = self._size * _CHECK_GROWTH
             self._pieces = [b"".join(self._pieces)]
             _check_prefix(self._pieces[0])

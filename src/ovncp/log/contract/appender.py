@@ -15,10 +15,11 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from ovncp.log.base import Conflict, Log, OutcomeUnknown
+from ovncp.log.base import Conflict, Log, LogError, OutcomeUnknown
 from ovncp.log.registry import open_log
 
 LEASE_MS = 1500
+_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,19 @@ async def append_one(log: Log, batch: list[bytes]) -> int:
         except Conflict:
             index = await _catch_up(log, index)
         except OutcomeUnknown:
+            if await _is_own(log, index):
+                return index
+
+
+async def _is_own(log: Log, index: int) -> bool:
+    """Whether this handle appended what is at `index`, asked until there is an answer."""
+    while True:
+        try:
             async for entries in log.read(index):
-                if entries[0].own:
-                    return index
-                break
+                return entries[0].own
+            return False
+        except LogError:
+            await asyncio.sleep(_PAUSE_S)
 
 
 async def _catch_up(log: Log, index: int) -> int:

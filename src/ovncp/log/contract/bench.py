@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from enum import Flag, auto
 
-from ovncp.log.base import Log
+from ovncp.log.base import Log, LogError
 from ovncp.log.contract.wire import Wire
 from ovncp.log.location import Location
 from ovncp.log.registry import engine, open_log
@@ -77,6 +77,8 @@ class EngineBench(Bench):
 async def engine_bench(location: str) -> AsyncIterator[EngineBench]:
     """A bench for an engine: a database of a name of its own, beside the one of `location`."""
     place = Location.parse(location).with_database(f"contract_{secrets.token_hex(4)}")
+    if not all(host.rpartition(":")[2].isdigit() for host in place.hosts):
+        raise LogError(f"{place}: the contract suite needs the port of each host")
     bench = EngineBench(place)
     await engine(bench.location).create(bench.location, SCHEMA)
     try:

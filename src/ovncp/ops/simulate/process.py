@@ -16,6 +16,7 @@ _PROC = Path("/proc")
 _TICKS_PER_SEC = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PARENT, _USER_TICKS, _SYSTEM_TICKS, _RESIDENT_PAGES = 1, 11, 12, 21  # after the name, in stat
+_READINGS = 5  # of a long table, in which lines are missed while others come and go
 _WORKER = "ovsdb-worker"  # what the processes of `ovncp ovsdb-server --workers N` call themselves
 _CREDENTIALS = struct.Struct("3i")
 
@@ -97,8 +98,11 @@ def server_of(transport: BaseTransport) -> int | None:
     if sock.family == socket.AF_UNIX:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return int(_CREDENTIALS.unpack(credentials)[0]) or None
-    inode = _inode(sock.family, sock.getpeername(), sock.getsockname())
-    return None if inode is None else _holder(f"socket:[{inode}]")
+    for _ in range(_READINGS):
+        inode = _inode(sock.family, sock.getpeername(), sock.getsockname())
+        if inode is not None:
+            return _holder(f"socket:[{inode}]")
+    return None
 
 
 def _inode(family: int, local: tuple[str, int], remote: tuple[str, int]) -> str | None:

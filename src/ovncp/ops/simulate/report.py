@@ -37,8 +37,9 @@ def percentile(ordered: list[float], share: float) -> float:
 class Arrival:
     """All hypervisors connecting at once.
 
-    `found` of them resumed where they had been. A connection that was `refused` came again. `lost`
-    is the number of deliveries that never came of what they had missed.
+    `found` of them resumed where they had been. A connection that was `refused`, or ended before
+    the client knew its part (`disconnects`), came again. `lost` is the number of deliveries that
+    never came of what they had missed.
     """
 
     clients: int
@@ -48,6 +49,7 @@ class Arrival:
     bytes_of_most: int
     bytes: int
     refused: int
+    disconnects: int
     lost: int = 0
 
 
@@ -156,8 +158,9 @@ class Report:
 
 def _arrival(arrival: Arrival) -> str:
     again = f"{arrival.found:,} resumed, " if arrival.found else ""
+    lost = f"{arrival.disconnects:,} disconnected before, " if arrival.disconnects else ""
     return (
-        f"{arrival.clients:,} in {arrival.seconds:.2f} s; {again}"
+        f"{arrival.clients:,} in {arrival.seconds:.2f} s; {again}{lost}"
         f"{_size(arrival.bytes_of_most)} to the one with most"
     )
 

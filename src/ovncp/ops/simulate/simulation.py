@@ -161,7 +161,7 @@ class Simulation:
             asyncio.ensure_future(swarm.work(load.update_interval, load.replug_interval)),
             asyncio.ensure_future(series.record(self._show)),
         ]
-        start, n_bytes = time.perf_counter(), swarm.bytes
+        start, n_bytes, disconnects = time.perf_counter(), swarm.bytes, swarm.disconnects
         try:
             await self.writer.pace(load.writes_per_second, load.duration, self.stopping)
             seconds = time.perf_counter() - start
@@ -170,7 +170,7 @@ class Simulation:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return self._run(start, seconds, swarm.bytes - n_bytes)
+        return self._run(start, seconds, swarm.bytes - n_bytes, swarm.disconnects - disconnects)
 
     def _show(self, words: str) -> None:
         load = self.load
@@ -201,7 +201,7 @@ class Simulation:
         await self.drain()
         return replace(arrival, lost=self.ledger.outstanding)
 
-    def _run(self, start: float, seconds: float, n_bytes: int) -> Run:
+    def _run(self, start: float, seconds: float, n_bytes: int, disconnects: int) -> Run:
         ledger, writer, swarm = self.ledger, self.writer, self.swarm
         busy = max(ledger.last_delivery - start, seconds, 1e-9)
         return Run(
@@ -223,5 +223,5 @@ class Simulation:
             hypervisor_writes=swarm.writes,
             hypervisor_writes_failed=swarm.refused_writes,
             condition_changes=swarm.condition_changes,
-            disconnects=swarm.disconnects,
+            disconnects=disconnects,
         )

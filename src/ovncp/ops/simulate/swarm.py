@@ -48,7 +48,7 @@ class Swarm:
         self._private: list[str] = []
         self._ports: list[str] = []
         self._fill_datapaths: list[str] = []
-        self._unsettled = 0
+        self._awaited: set[Hypervisor] = set()
         self._started = 0.0
         self._times: list[float] = []
         self._all_settled: asyncio.Future[None] | None = None
@@ -76,8 +76,8 @@ class Swarm:
 
     async def arrive(self) -> Arrival:
         """All connect at once, and find their part of the database. Raises Refusal."""
-        n_bytes, refused = self.bytes, self.refused
-        self._unsettled, self._times = len(self.hypervisors), []
+        n_bytes, refused, disconnects = self.bytes, self.refused, self.disconnects
+        self._awaited, self._times = set(self.hypervisors), []
         self._all_settled = asyncio.get_running_loop().create_future()
         self._started = time.perf_counter()
         for hypervisor in self.hypervisors:
@@ -95,6 +95,7 @@ class Swarm:
             bytes_of_most=max((each.greeting_bytes for each in self.hypervisors), default=0),
             bytes=self.bytes - n_bytes,
             refused=self.refused - refused,
+            disconnects=self.disconnects - disconnects,
         )
 
     async def leave(self) -> None:
@@ -108,22 +109,17 @@ class Swarm:
         await asyncio.sleep(0)
 
     @property
-    def n_settled(self) -> int:
-        """How many are connected, and know their part."""
-        return sum(hypervisor.is_settled for hypervisor in self.hypervisors)
-
-    @property
     def a_transport(self) -> asyncio.BaseTransport | None:
         """Somebody's connection, by which the server can be found."""
         return next(filter(None, (each.transport for each in self.hypervisors)), None)
 
     def settled(self, hypervisor: Hypervisor) -> None:
         """Told by each hypervisor when it has found its part."""
-        if self._all_settled is None:
+        if self._all_settled is None or hypervisor not in self._awaited:
             return
         self._times.append(time.perf_counter() - self._started)
-        self._unsettled -= 1
-        if not self._unsettled and not self._all_settled.done():
+        self._awaited.remove(hypervisor)
+        if not self._awaited and not self._all_settled.done():
             self._all_settled.set_result(None)
 
     def lost(self, hypervisor: Hypervisor) -> None:
