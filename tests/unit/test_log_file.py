@@ -721,7 +721,7 @@ class TestRegistry:
             await log.close()
 
     async def test_an_unknown_engine(self):
-        with pytest.raises(LogError, match="no log engine 'tape'; there are: .*file"):
+        with pytest.raises(LogError, match=r"no log engine 'tape'; there are: .*file"):
             await open_log("tape://drive")
 
 

@@ -52,7 +52,9 @@ SERVER_OPTIONS = (
     Option("no-fsync", help="answer before the disk has it, as the C server does"),
     Option("config-file", Argument.REQUIRED, metavar="FILE", help="read what to serve from FILE"),
     Option("workers", Argument.REQUIRED, "", "N", "serve clients from N processes"),
-    Option("history-bytes", Argument.REQUIRED, metavar="N", help="memory for what clients resume from"),
+    Option(
+        "history-bytes", Argument.REQUIRED, metavar="N", help="memory for what clients resume from"
+    ),
     Option("limit", Argument.REQUIRED, metavar="NAME=N", help="bound what clients may have"),
     Option("metrics", Argument.REQUIRED, metavar="HOST:PORT", help="show metrics there"),
 )
