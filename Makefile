@@ -4,12 +4,13 @@
 #                as fast; it is used from then on for as long as the source stays what it was
 # make bench  the same load on ours and on Debian's C server, as a table of ratios
 # make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes an hour
-# make soak   the fault and interop tests over and over, SOAK_ROUNDS times
+# make soak   clients of every kind on a server that is killed again and again, for ten minutes; SOAK_ARGS
+#             has a seed, or endpoints of other servers: see tests/soak/__main__.py
 # make lock   resolves the dependencies again, and pins them by hash
 # make clean  removes what the others made (never the data in ./var)
 
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
-SOAK_ROUNDS ?= 10
+SOAK_ARGS ?=
 TEST_PROCESSES ?= 2
 BENCH_ARGS ?=
 UP_ARGS ?=
@@ -29,7 +30,7 @@ LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-
 HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp/wire/jsonrpc.py \
     ovncp/server/runner.py ovncp/server/relay.py ovncp/server/methods.py ovncp/server/session.py \
     ovncp/server/monitor_methods.py ovncp/server/output.py \
-    ovncp/server/clock.py ovncp/server/uuids.py ovncp/server/perf_counter.py
+    ovncp/server/worker_relay.py ovncp/server/clock.py ovncp/server/uuids.py ovncp/server/perf_counter.py
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
@@ -70,9 +71,7 @@ bench-plots: programs .venv/dev.stamp compiled
 	$(BIN)/python -m tests.bench.plots $(BENCH_ARGS)
 
 soak: programs .venv/dev.stamp
-	for round in $$(seq $(SOAK_ROUNDS)); do \
-	    $(BIN)/python -m pytest tests/faults tests/interop || exit 1; \
-	done
+	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
 
 lock: .venv/dev.stamp
 	$(LOCK) --output-file=requirements.lock

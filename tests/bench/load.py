@@ -126,7 +126,7 @@ def call(path: Path, requests: Iterable[bytes]) -> list[Any]:
     return results
 
 
-PIPELINE = 200
+PIPELINE = 1000
 
 
 def pipelined(connection: Connection, requests: Sequence[bytes]) -> float:

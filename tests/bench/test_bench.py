@@ -11,9 +11,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_benchmark_measures_both_servers() -> None:
-    only = ["--only", "insert", "--only", "dump"]
+    names = ["insert", "dump", "resume", "fleet-lost"]
+    only = [f"--only={name}" for name in names]
     command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "1", "--json", *only]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = json.loads(done.stdout)
-    assert [row["name"] for row in rows] == ["insert", "dump"]
-    assert all(row["c"] > 0 and row["ovncp"] > 0 for row in rows)
+    assert [row["name"] for row in rows] == names
+    assert all(row["c"] > 0 and row["ovncp"] > 0 for row in rows[:2])
+    assert rows[2]["ovncp"] > 0
+    assert rows[3]["ovncp"] == 0

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +25,15 @@ def kind(request: pytest.FixtureRequest) -> str:
 def ours() -> str:
     """Our server only, for a promise that the C server does not make."""
     return KINDS[-1]
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="tls-"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=server", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    yield directory
+    shutil.rmtree(directory)

@@ -8,12 +8,10 @@ import json
 import random
 import re
 import resource
-import shutil
 import signal
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,18 +152,6 @@ def test_a_server_out_of_files_serves_on_once_it_has_some(ours: str) -> None:
             except (Closed, OSError, AssertionError):
                 assert time.monotonic() < deadline
         server.client().transact("Names", insert("kept"))
-
-
-@pytest.fixture(scope="module")
-def certificate() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="tls-"))
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=server", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    yield directory
-    shutil.rmtree(directory)
 
 
 def test_slow_tls_handshakes_hold_nobody_up(kind: str, certificate: Path) -> None:

@@ -1,6 +1,7 @@
 """The log: reading its entries again leads to the same content and the same transaction ids."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import orjson
@@ -231,6 +232,18 @@ def test_a_snapshot_is_read_in_pieces(data):
         for name, value in piece.items():
             whole[name] = whole.get(name, {}) | value if type(value) is dict else value
     assert whole == orjson.loads(snapshot)
+
+
+def test_a_cut_within_a_string_is_noticed():
+    """Where the text looks like the end of a row, the piece that it would end is no JSON."""
+    for text in (b'{"T":{"u":{"s":"x},"},"v":{}},"U":{"w":{"s":"},"}}}', b'{"T":{},"U":{"u":{}}}'):
+        for size in range(len(text)):
+            with contextlib.suppress(ValueError):
+                rows: dict[str, Any] = {}
+                for piece in snapshot_entry.decode(text, size):
+                    for name, members in piece.items():
+                        rows.setdefault(name, {}).update(members)
+                assert rows == orjson.loads(text)
 
 
 def test_a_difference_may_have_more_elements_than_its_column():

@@ -212,6 +212,28 @@ def test_a_dump_after_a_change_costs_the_change():
     assert_alike(costs)
 
 
+@pytest.mark.parametrize("kind", WANTED)
+def test_a_return_costs_what_it_concerns(kind):
+    """What others missed as well is looked at for the first of those who come back."""
+    costs = []
+    for changed in (100, 1000):
+        database = filled(1001, 1001)
+        past_id = database.transaction_id
+        rows = range(changed)
+        change = {"op": "update", "table": "Port", "row": {"text": "new"}}
+        where = [[["_uuid", "==", uuid(2, number)]] for number in rows]
+        transact(database, *(change | {"where": each} for each in where))
+        for n in (60, 70):
+            monitor = watch(database, f"m{n}", [WANTED[kind](n)])
+            difference = database.history.since(past_id)
+            cost, updates = work(database.monitors.since, monitor, difference)
+            shown = orjson.loads(updates)["Port"]
+            assert uuid(2, n)[1] in shown
+            assert len(shown) <= 2
+        costs.append(cost)
+    assert_alike(costs)
+
+
 def test_what_nobody_uses_is_dropped():
     database = filled(10, 10)
     monitors = database.monitors

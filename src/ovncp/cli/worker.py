@@ -16,6 +16,7 @@ from ovncp.server.subject import Subject
 from ovncp.server.vlog import Vlog
 from ovncp.server.watch import Watch
 from ovncp.server.worker import Worker
+from ovncp.server.workers import CATCH_UP
 
 _NAME = "ovsdb-worker"
 
@@ -56,7 +57,12 @@ def _commands(worker: Worker) -> list[Command]:
     async def show_memory(_: list[str]) -> str:
         return memory.show(await memory.usage(worker.server))
 
+    async def catch_up(_: list[str]) -> str:
+        await worker.server.caught_up()
+        return ""
+
     return [
+        Command(CATCH_UP, "", 0, 0, catch_up),
         Command("memory/show", "", 0, 0, show_memory),
         *runtime_commands.time_commands(worker.server.clock),
     ]

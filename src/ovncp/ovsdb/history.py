@@ -104,6 +104,7 @@ class History:
         # The number, in order, of the state that each id stands for.
         self._numbers = {start_id: 0}
         self._first = 0
+        self._latest: tuple[tuple[str, int], Difference] | None = None
         # The states up to this number are from before the server started.
         self._started = -1
         # The ids by their base, once that is asked for.
@@ -135,6 +136,7 @@ class History:
 
     def add_step(self, step: Step) -> None:
         """As `add`."""
+        self._latest = None
         self._steps.append(step)
         self._numbers[step.transaction_id] = self._first + len(self._steps)
         if self._by_base is not None:
@@ -189,6 +191,13 @@ class History:
         number = self._numbers.get(transaction_id)
         if number is None:
             return None
+        # Clients that come back at once mostly missed the same.
+        key = (transaction_id, self._first + len(self._steps))
+        if self._latest is None or self._latest[0] != key:
+            self._latest = (key, self._since(number))
+        return self._latest[1]
+
+    def _since(self, number: int) -> Difference:
         difference: Difference = {}
         n_skipped = number - self._first
         for place in range(n_skipped, len(self._steps)):

@@ -17,6 +17,7 @@ from ovncp.ovsdb.condition_index import ConditionIndex
 from ovncp.ovsdb.dump import joined
 from ovncp.ovsdb.errors import json_text
 from ovncp.ovsdb.history import Difference
+from ovncp.ovsdb.missed import Missed
 from ovncp.ovsdb.monitor_request import (
     MonitorRequest,
     TableRequest,
@@ -177,6 +178,8 @@ class Monitors:
         # The shapes that have no monitor, the longest unused first.
         self._idle_shapes: dict[Shape, None] = {}
         self._groups: dict[Key, Group] = {}
+        # What was missed by who came back last.
+        self._missed: Missed | None = None
 
     def __len__(self) -> int:
         return sum(
@@ -268,6 +271,7 @@ class Monitors:
 
     def drop_unused(self) -> None:
         """Forget what was kept for others to come, but was of no use since the call before."""
+        self._missed = None
         for watched in self._watched.values():
             watched.rows.drop_unused()
             for shape in watched.shapes.values():
@@ -304,16 +308,31 @@ class Monitors:
             return shape.dump()
         return joined(map(shape.row, self._watched[name].matching(condition)))
 
+    def prepare_since(self, request: MonitorRequest, difference: Difference) -> Iterator[None]:
+        """Do beforehand, step by step, most of what `since` has to do for `request`."""
+        missed = self._missed_by(difference)
+        for name, wanted in request.tables.items():
+            shape, rows = self._shape(wanted), missed.seen(name, wanted.where.condition)
+            for number, (uuid, old, new) in enumerate(rows, 1):
+                shape.merged(uuid, old, new)
+                if not number % _ROWS_PER_STEP:
+                    yield
+
     def since(self, monitor: Monitor, difference: Difference) -> bytes:
         """The `<table-updates>` that lead a client over `difference`."""
+        missed = self._missed_by(difference)
         rows: dict[str, list[bytes]] = {}
-        for (name, uuid), (_, old, new) in difference.items():
-            monitored = monitor.group.tables.get(name)
-            if monitored is not None:
-                update = _update(monitored, uuid, old, new)
-                if update is not None:
-                    rows.setdefault(name, []).append(update)
+        for name, monitored in monitor.group.tables.items():
+            merged = monitored.shape.merged
+            found = [merged(*row) for row in missed.seen(name, monitored.where.condition)]
+            rows[name] = [update for update in found if update is not None]
         return table_updates(rows)
+
+    def _missed_by(self, difference: Difference) -> Missed:
+        missed = self._missed
+        if missed is None or missed.difference is not difference:
+            missed = self._missed = Missed(difference)
+        return missed
 
     def parse_change(self, monitor: Monitor, requests: Any) -> dict[str, Where]:
         """The new conditions that `requests` wants for `monitor`. Raises OvsdbError."""
@@ -429,17 +448,6 @@ def _tell_concerned(
             update = encoded[key]
             if update is not None:
                 rows.setdefault(group, {}).setdefault(name, []).append(update)
-
-
-def _update(
-    monitored: MonitoredTable, uuid: str, old: Values | None, new: Values | None
-) -> bytes | None:
-    """The update from `old` to `new` of a row that may be seen before, after, or not at all."""
-    condition = monitored.where.condition
-    if condition is not None:
-        old = old if old is not None and condition.matches(old) else None
-        new = new if new is not None and condition.matches(new) else None
-    return monitored.shape.update(uuid, old, new)
 
 
 def _messages(group: Group, updates: bytes, transaction_id: str) -> Iterator[Notification]:

@@ -95,6 +95,9 @@ class Shape:
         # What was shown of a row before is kept until the row changes.
         self._rows: dict[str, bytes] = {}
         self._dump: Dump | None = None
+        self._merged: dict[
+            tuple[str, bool, bool], tuple[Values | None, Values | None, bytes | None]
+        ] = {}
         self._was_used = True
 
     @property
@@ -112,6 +115,7 @@ class Shape:
         """Forget all rows if nobody asked for any since this was called before."""
         if not self._was_used:
             self._rows = {}
+            self._merged = {}
             self._dump = None
         self._was_used = False
 
@@ -138,6 +142,15 @@ class Shape:
             ROWS.made += 1
             known = self._rows[row.uuid] = self.initial(row.uuid, row.values)
         return known
+
+    def merged(self, uuid: str, old: Values | None, new: Values | None) -> bytes | None:
+        """As `update`, for changes that several clients have missed; kept for the others."""
+        self._was_used = True
+        key = (uuid, old is None, new is None)
+        known = self._merged.get(key)
+        if known is None or known[0] is not old or known[1] is not new:
+            known = self._merged[key] = (old, new, self.update(uuid, old, new))
+        return known[2]
 
     def initial(self, uuid: str, values: Values) -> bytes:
         """A row of a first dump."""

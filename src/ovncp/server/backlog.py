@@ -8,9 +8,10 @@ shared, has grown by some more.
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from ovncp.server.coverage import COUNTERS, define
+from ovncp.server.output import whole
 
 if TYPE_CHECKING:
     from ovncp.server.session import Session
@@ -58,14 +59,13 @@ class Backlog:
     def _sizes(self) -> "dict[Session, float]":
         """The memory that each session's backlog takes, with its part of what is shared."""
         lagging = [session for session in self._sessions if session.backlog_bytes]
-        wholes = {session: list(map(_whole, session.output)) for session in lagging}
-        users = Counter(id(whole) for mine in wholes.values() for whole in mine)
-        return {
-            session: session.transport_bytes + sum(len(whole) / users[id(whole)] for whole in mine)
-            for session, mine in wholes.items()
-        }
-
-
-def _whole(part: Any) -> bytes:
-    """What a part of a client's output keeps in memory, be it only the end of that."""
-    return cast(bytes, part.obj if type(part) is memoryview else part)
+        wholes = {session: list(map(whole, session.output)) for session in lagging}
+        waiting = Counter(id(part) for parts in wholes.values() for part in parts)
+        handed = Counter(id(session.output.handed) for session in lagging)
+        sizes = {}
+        for session, parts in wholes.items():
+            last = session.output.handed
+            n_users = 1 if last is None else handed[id(last)]
+            sizes[session] = session.transport_bytes / n_users
+            sizes[session] += sum(len(part) / waiting[id(part)] for part in parts)
+        return sizes

@@ -11,6 +11,7 @@ from typing import Any
 
 from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
 from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
+from ovncp.ovsdb.history import Difference
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.ovsdb.monitor_request import MonitorRequest, Where
 from ovncp.server.dumps import Turn
@@ -73,7 +74,8 @@ class _NewMonitor:
         requests, tables = self._request.params[2], self._database.tables
         if _n_clauses(requests) > _FEW_CLAUSES:
             return False
-        wanted = [tables[name] for name in requests if name in tables]
+        names = requests if type(requests) is dict else ()
+        wanted = [tables[name] for name in names if name in tables]
         return sum([len(table.rows) for table in wanted]) <= _FEW_ROWS
 
     def _parse(self) -> None:
@@ -85,15 +87,20 @@ class _NewMonitor:
 
     def _prepare(self) -> Iterator[None]:
         self._parse()
-        if self._known_as() is None:
-            yield from self._database.monitors.prepare(self._wanted)
+        monitors, difference = self._database.monitors, self._difference()
+        if difference is None:
+            yield from monitors.prepare(self._wanted)
+        else:
+            yield from monitors.prepare_since(self._wanted, difference)
 
-    def _known_as(self) -> str | None:
-        """The state from which the client can go on, if there is one."""
+    def _difference(self) -> Difference | None:
+        """What the client missed, if it can go on from the state that it knows."""
         # A client that knows nothing is not one that knows the state before the first change.
         if self._known_id == ZERO_UUID:
             return None
-        return self._database.history.known_as(self._known_id, self._wanted.shows_unstored)
+        history = self._database.history
+        known_as = history.known_as(self._known_id, self._wanted.shows_unstored)
+        return None if known_as is None else history.since(known_as)
 
     def _finish(self) -> None:
         _answer(self._request, self._wait)
@@ -115,10 +122,8 @@ class _NewMonitor:
     def _tell(self, monitor: Monitor) -> None:
         """Answer with what the client does not know."""
         database, found = self._database, b"false"
-        known_as = self._known_as()
-        if known_as is not None:
-            difference = database.history.since(known_as)
-            assert difference is not None
+        difference = self._difference()
+        if difference is not None:
             found, updates = b"true", [database.monitors.since(monitor, difference)]
         else:
             updates = database.monitors.initial(monitor)

@@ -319,7 +319,7 @@ class Runtime:
                 await self.remotes.pop(target).close()
             await self._serve_all(targets)
             if self.workers is not None:
-                self.workers.changed()
+                await self.workers.changed()
 
     def _worker_configuration(self) -> Message:
         """How workers are to serve clients."""

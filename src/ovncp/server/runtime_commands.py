@@ -127,10 +127,10 @@ class _Commands:
             remote.reconnect()
         return ""
 
-    def disable_monitor_cond(self, args: list[str]) -> str:
+    async def disable_monitor_cond(self, args: list[str]) -> str:
         self._server.disabled_methods |= _NEWER_METHODS
         if self._runtime.workers is not None:
-            self._runtime.workers.changed()
+            await self._runtime.workers.changed()
         return self.reconnect(args)
 
     # Databases

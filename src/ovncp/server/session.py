@@ -397,6 +397,7 @@ class Session:
     def _drained(self) -> None:
         """Do what was to wait until the client has read what it was sent."""
         self._added_bytes = 0
+        self.output.handed = None
         if self.turn is not None and not self.waits_for_turn:
             self.server.dumps.end(self.turn)
         if self._behind:

@@ -25,6 +25,7 @@ STALL_NS = 100_000_000
 """What counts as a stall."""
 
 _WARN_NS = 1_000_000_000
+_BUSY_SHARE = 10  # of a stall, the least part, as one tenth, that a busy server has a processor
 _SECOND_NS = 1_000_000_000
 _MINUTE = 60  # seconds
 
@@ -92,7 +93,8 @@ class StallWatch:
         if late >= STALL_NS:
             COUNTERS["loop_stall"] += 1
         usage = resource.getrusage(resource.RUSAGE_THREAD)
-        if late >= _WARN_NS:
+        # A machine that has no time for an idle server is not the server's fault.
+        if late >= _WARN_NS and _busy_ns(self._usage, usage) * _BUSY_SHARE >= late:
             _warn(late, self._usage, usage)
         self._usage = usage
         self._look_later(now)
@@ -113,6 +115,12 @@ class StallWatch:
             f"stalls of {STALL_NS // 1_000_000} ms and more: {COUNTERS['loop_stall']}\n"
             f"garbage collections: {self.pauses.count}, the longest {_msec(pause)}\n"
         )
+
+
+def _busy_ns(before: resource.struct_rusage, after: resource.struct_rusage) -> int:
+    """How long the thread has had a processor."""
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return int(seconds * 1e9)
 
 
 def _msec(ns: int) -> str:

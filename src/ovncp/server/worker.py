@@ -8,32 +8,26 @@ asked for. `workers` is the other side.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
-from ovncp.ovsdb import monitor
 from ovncp.ovsdb.database import Settings
-from ovncp.ovsdb.schema import DatabaseSchema
-from ovncp.server import server_database, snapshot, stream
+from ovncp.server import server_database, stream
 from ovncp.server.channel import Channel, Message
 from ovncp.server.clock import Clock
 from ovncp.server.command import Command, CommandError
 from ovncp.server.configuration import RemoteOptions
 from ovncp.server.limits import Limits
-from ovncp.server.relay import Relay
 from ovncp.server.remote import Remote
-from ovncp.server.runner import Runner, Transact
+from ovncp.server.runner import Runner
 from ovncp.server.server import Server
 from ovncp.server.session import Session
 from ovncp.server.shared_locks import Reply, SharedLocks
 from ovncp.server.stream import Target
 from ovncp.server.tls import TlsContexts, TlsFiles
 from ovncp.server.upstream import Job, Upstream
+from ovncp.server.worker_relay import Who, WorkerRelay
 from ovncp.wire.client import Event, Notification
-
-Tell = Callable[[Sequence[monitor.Notification], str], None]
-Who = Callable[[Any], list[Any]]
 
 
 class _Upstream(Upstream):
@@ -58,75 +52,6 @@ class _Upstream(Upstream):
             self.notify_for(*event.params)
             return None
         return super()._handle(event)
-
-
-class _Relay(Relay):
-    """A database of the main process."""
-
-    def __init__(self, name: str, upstream: Upstream, server: "_Server") -> None:
-        super().__init__(
-            name, upstream, server.clock, server.tell, server.new_uuid, server.settings
-        )
-        self._who = server.who
-        self.has_history = False
-        # What waits for the rows under a new schema.
-        self._held: list[Callable[[], None]] = []
-
-    @property
-    def is_available(self) -> bool:
-        """As in the main process, where it always is; requests wait until it is here."""
-        return True
-
-    async def _fill(self, schema: DatabaseSchema, updates: Any, last_id: str) -> None:
-        await super()._fill(schema, updates, last_id)
-        self.upstream.request("history", [self.name], self._remember)
-
-    def _remember(self, text: str | None, error: Any) -> Job:
-        return self._restore_history(text)
-
-    async def _restore_history(self, text: str | None) -> None:
-        """Have the main process's history, so that clients which knew it resume here."""
-        if text is not None:
-            await snapshot.restore_history(text.encode(), self.database)
-        self.has_history = True
-        self.announce(self)
-
-    def when_settled(self, action: Callable[[], None]) -> None:
-        """See `Runner.when_settled`; what the main process has told anybody is seen by then."""
-        # The answer comes after all that the main process has to tell by now.
-        self.upstream.request("echo", [], partial(self._go_on, action))
-
-    def _go_on(self, action: Callable[[], None], result: Any, error: Any) -> None:
-        if self._may_forward:
-            super().when_settled(action)
-        else:
-            self._held.append(action)
-
-    def _synchronized(self) -> None:
-        super()._synchronized()
-        held, self._held = self._held, []
-        for action in held:
-            super().when_settled(action)
-
-    def pass_on(self, method: str, params: list[Any], answered: Callable[[Any, Any], None]) -> bool:
-        """See `Runner.pass_on`."""
-        self.upstream.request(method, params, answered)
-        return True
-
-    def _execute(self, request: Transact, elapsed_msec: int) -> None:
-        self._forward(request)
-
-    def _request(self, request: Transact) -> tuple[str, list[Any]]:
-        return "transact_for", [
-            self._who(cast(Session, request.client)),
-            self.name,
-            *request.operations,
-        ]
-
-    def _answered(self, request: Transact, result: Any, error: Any) -> None:
-        """Answer, but not one who is about to be disconnected by a conversion."""
-        if self._may_forward or cast(Session, request.client).is_change_aware:
-            super()._answered(request, result, error)
 
 
 class _Locks:
@@ -184,6 +109,12 @@ class _Locks:
             self._owned.discard((session, name))
 
 
+async def _settled(runner: Runner) -> None:
+    settled = asyncio.Event()
+    runner.when_settled(settled.set)
+    await settled.wait()
+
+
 def _ignore(result: Any, error: Any) -> None:
     """Nothing follows from the answer."""
 
@@ -214,11 +145,6 @@ class _Server(Server):
         self._follow(server_database.NAME)
         self.runners[server_database.NAME].watchers.append(self._follow_databases)
 
-    @property
-    def tell(self) -> Tell:
-        """How monitors are told of changes."""
-        return self._tell
-
     def who(self, session: Session) -> list[Any]:
         """How the main process is told of a client."""
         return [self._numbers[session], session.role, session.identity, session.read_only]
@@ -243,7 +169,17 @@ class _Server(Server):
             session.notify(method, params)
 
     def _follow(self, name: str) -> None:
-        self._attach(_Relay(name, self._upstream, self))
+        self._attach(
+            WorkerRelay(
+                name,
+                self._upstream,
+                self.clock,
+                self._tell,
+                self.new_uuid,
+                self.settings,
+                self.who,
+            )
+        )
 
     def _follow_databases(self, _: set[str]) -> None:
         shown = server_database.names(self.runners[server_database.NAME].database)
@@ -255,6 +191,12 @@ class _Server(Server):
         self._knows_databases = True
         self._check_whether_ready()
 
+    async def caught_up(self) -> None:
+        """Return once all is here that the main process has to tell by now."""
+        await _settled(self.runners[server_database.NAME])  # which may name further ones
+        for runner in list(self.runners.values()):
+            await _settled(runner)
+
     def _describe(self, runner: Runner) -> None:
         """Leave `_Server` to the main process; a database may have come to be available."""
         self._check_whether_ready()
@@ -262,7 +204,7 @@ class _Server(Server):
     def _check_whether_ready(self) -> None:
         if not self._knows_databases or self._is_ready:
             return
-        if all(cast(_Relay, runner).has_history for runner in self.runners.values()):
+        if all(cast(WorkerRelay, runner).has_history for runner in self.runners.values()):
             self._is_ready = True
             self._ready()
 

@@ -24,6 +24,9 @@ _LOG = logging.getLogger("ovncp.workers")
 _PAUSE_SECONDS = 1.0  # before a worker that died is replaced
 _PATIENCE_SECONDS = 10.0  # for a worker to answer, or to end
 
+CATCH_UP = "catch-up"
+"""The command that a worker answers once all is there that the main process had to tell it."""
+
 CommandLine = Callable[[int, int], Sequence[str]]
 """The command line of a worker, given the descriptors of the channel and of the connection."""
 
@@ -221,11 +224,16 @@ class Workers:
         for worker in self._workers:
             worker.reconnect(target)
 
-    def changed(self) -> None:
-        """Tell all workers of the present configuration."""
+    async def changed(self) -> None:
+        """Tell all workers of the present configuration, and return when they serve by it."""
         configuration = self._configuration()
         for worker in self._workers:
             worker.configure(configuration)
+        ready = [worker for worker in self._workers if worker.is_ready]
+        # One that dies meanwhile is replaced by one that serves by it.
+        await asyncio.gather(
+            *(worker.run(CATCH_UP, []) for worker in ready), return_exceptions=True
+        )
 
     async def run(self, name: str, *args: str) -> list[str]:
         """What each worker answers to the runtime command `name`. Raises CommandError."""

@@ -1,0 +1,16 @@
+"""A short soak, see `soak.__main__`; `make soak` is a long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from soak.__main__ import soak_own
+
+SECONDS = 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_clients_know_a_state_that_there_was(workers: int) -> None:
+    counts = soak_own(SECONDS, seed=1, n_clients=9, n_workers=workers).counts
+    assert counts["updates"] > 0
+    assert counts["quiet points"] > 0
