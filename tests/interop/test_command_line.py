@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +148,14 @@ def test_tls_files_that_are_yet_to_be_named_are_no_mistake(kind: str) -> None:
             {"op": "insert", "table": "NB_Global", "row": {"ssl": ["named-uuid", "s"]}},
         )
         wait_for(lambda: "|stream_ssl|ERR|" in server.log, "a word on the files", 5)
+
+
+def test_a_storage_engine_is_refused(tmp_path: Path) -> None:
+    location = "postgresql://me:secret@127.0.0.1:1/ovn?db=OVN_Southbound"
+    options = [f"--remote=punix:{tmp_path}/db.sock", f"--unixctl={tmp_path}/ctl"]
+    done = subprocess.run(
+        [*COMMANDS["ovncp"], *options, location], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "postgresql: serving a database from a storage engine is not supported" in done.stderr
+    assert "secret" not in done.stderr

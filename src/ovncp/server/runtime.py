@@ -8,6 +8,7 @@ what is wanted with what is there.
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -48,6 +49,8 @@ _RPC_LOG = logging.getLogger("ovncp.ovsdb_jsonrpc_server")
 
 UPKEEP_MSEC = 2500
 """How often the status columns are written, remotes that failed are tried again, and so on."""
+
+_SCHEME = re.compile(r"(?!file:)[a-z]+://")
 
 _LONGEST_PAUSE_MSEC = 60_000
 
@@ -228,6 +231,12 @@ class Runtime:
     async def _open_database(self, file: str) -> Runner:
         if any(_is_same_file(file, other) for other in self.files):
             raise LogError(f"{file}: already open")
+        if _SCHEME.match(file):
+            # Several servers would share it, each of which believed itself alone.
+            scheme = file.partition(":")[0]  # and not the rest, which may have a password
+            raise LogError(
+                f"{scheme}: serving a database from a storage engine is not supported yet"
+            )
         log = await open_log(file, fsync=self._fsync)
         try:
             return await self.server.add_database(log)
