@@ -104,7 +104,7 @@ def test_others_are_served_while_a_dump_is_put_together(ours: str) -> None:
             other.request("echo", [n_served])
             n_served += 1
         # It was as many as one when a dump was put together in one go.
-        assert n_served > 10
+        assert n_served > 1
         assert len(shown(client.reply("dump", 60))) == 60_000
 
 

@@ -101,11 +101,14 @@ async def a_killed_appender_leaves_whole_batches(bench: Bench, n_bytes: int) -> 
     assert process.stdout is not None
     for line in (await process.stdout.read()).splitlines():
         last = int(line.split()[1])
-    numbers = (await written_by(bench.log))["killed"]
-    assert numbers == list(range(len(numbers)))
-    assert len(numbers) in (last + 7, last + 14)
+    assert len((await written_by(bench.log))["killed"]) >= last + 7
+    # The engine may still be at work on the batch under way; nothing more comes after this.
     await append_all(bench.log, Work("next", 2, 1, n_bytes))
-    assert await written_by(bench.log) == {"killed": numbers, "next": [0, 1]}
+    found = await written_by(bench.log)
+    assert found.keys() == {"killed", "next"}
+    assert found["killed"] == list(range(len(found["killed"])))
+    assert len(found["killed"]) in (last + 7, last + 14)
+    assert found["next"] == [0, 1]
 
 
 @case(Needs.HANDLES)
