@@ -86,6 +86,7 @@ _TLS_FILES = ("private_key", "certificate", "ca_cert", "peer_ca_cert", "bootstra
 DEFAULT_HISTORY_BYTES = 64 << 20
 _YOUNG_OBJECTS = 50_000
 _NEVER = 2**31 - 1
+_SWITCH_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,8 @@ def run_loop(work: Coroutine[Any, Any, int]) -> int:
     uvloop.install()
     # A message nests up to MAX_DEPTH levels; what walks one may need a few calls for each.
     sys.setrecursionlimit(10 * MAX_DEPTH)
+    # What the log's thread does is short, and others wait for it.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return asyncio.run(work)
 
 
