@@ -109,7 +109,7 @@ class Stored:
 
     async def open(self, settings: Settings) -> Database:
         """Another database of the same log."""
-        again = await open_database(self.log, Uuids(), settings)
+        again, _ = await open_database(self.log, Uuids(), settings)
         check(again)
         assert state_of(again) == stored(self.pair.schema, self.pair.state)
         return again

@@ -133,10 +133,24 @@ class Lease(ABC):
 class Log(ABC):
     """An ordered log; see the module for what holds of every method."""
 
+    identity: str | None = None
+    """The uuid that the log was given when it was made, where several servers may share it."""
+
     @property
     @abstractmethod
     def next_index(self) -> int:
         """The next free index as far as this handle knows; others may have gone further."""
+
+    @abstractmethod
+    async def confirm(self, index: int) -> None:
+        """Return if `index` is the next free one, at some moment after the call.
+
+        Whoever has applied all entries before `index` then knew all that was durable at the call.
+
+        Raises:
+            Conflict: it is another one.
+            LogError: that cannot be found out.
+        """
 
     @abstractmethod
     async def append(self, index: int, entries: Sequence[bytes]) -> None:

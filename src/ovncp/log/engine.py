@@ -194,14 +194,26 @@ class EngineLog(Log, Generic[C]):
                 async with self._batch(index, entries) as change:
                     await self._make(change)
 
+    async def confirm(self, index: int) -> None:
+        self._check_open()
+        if self._unsettled is not None:
+            async with self._turn:
+                await self._settle_first()
+        head = await self._read_head()
+        self._learn(head)
+        self._check_next(index, head)
+
     async def _expect(self, index: int) -> None:
         """Raise Conflict unless `index` is the next free one; for the one whose turn it is."""
         self._check_open()
         await self._settle_first()
         if index > self.next_index:
             self._learn(await self._read_head())
-        if index != self.next_index:
-            raise Conflict(f"{self.name}: index {index} is not the next one, {self.next_index}")
+        self._check_next(index, self._head)
+
+    def _check_next(self, index: int, head: Head) -> None:
+        if index != head.next_index:
+            raise Conflict(f"{self.name}: index {index} is not the next one, {head.next_index}")
 
     async def _make(self, change: C) -> None:
         """Make `change`, as far as there is time; for the one whose turn it is."""

@@ -16,6 +16,7 @@ import logging
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 from ovncp.log import etcd_keys, etcd_leases
 from ovncp.log.base import Chunks, Corrupt, Entry, LogError, Snapshot
@@ -61,12 +62,13 @@ class EtcdChange(Change):
 class EtcdLog(EngineLog[EtcdChange]):
     """A log in etcd."""
 
-    shared = True
-
-    def __init__(self, location: Location, client: EtcdClient, keys: Keys, head: Head):
+    def __init__(
+        self, location: Location, client: EtcdClient, keys: Keys, head: Head, identity: str
+    ):
         super().__init__(
             str(location), head, location.milliseconds("timeout_ms", DEFAULT_TIMEOUT_MS)
         )
+        self.identity = identity
         self._client = client
         self._keys = keys
 
@@ -75,7 +77,9 @@ class EtcdLog(EngineLog[EtcdChange]):
         """Open the log at `location`.  Raises LogError, as when there is none."""
         place, client, keys = _connect(location)
         try:
-            return cls(place, client, keys, await _read_head(client, keys, str(place)))
+            head = await _read_head(client, keys, str(place))
+            [[identity]] = (await client.txn(then=[get(keys.identity)])).found
+            return cls(place, client, keys, head, identity.data.decode())
         except BaseException:
             await client.close()
             raise
@@ -91,6 +95,7 @@ class EtcdLog(EngineLog[EtcdChange]):
                     [unchanged(keys.head, 0), stage.is_ours()],
                     [
                         put(keys.head, b"1"),
+                        put(keys.identity, str(uuid4()).encode()),
                         put(keys.base, b"0"),
                         put(keys.snapshot, with_header(header, schema)),
                         stage.commit_snapshot(),

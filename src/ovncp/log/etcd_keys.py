@@ -2,6 +2,7 @@
 
     now/head        the next free index
     now/lease/NAME  who holds the lease: there as long as its etcd lease lives
+    identity        the uuid of this log
     base            the snapshot's index: entries up to it are for nobody to read
     snapshot        the manifest: a header, then the schema; the rest is staged
     entry/INDEX     a batch, named by the index of its first entry: a header, then the entries
@@ -33,6 +34,7 @@ class Keys:
         self.root = f"{prefix}/{database}/".encode()
         self.now = self.root + b"now/"
         self.head = self.now + b"head"
+        self.identity = self.root + b"identity"
         self.base = self.root + b"base"
         self.snapshot = self.root + b"snapshot"
         self.entries = self.root + b"entry/"

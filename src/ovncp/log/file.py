@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from ovncp.log.base import Chunks, Entry, Lease, Log, LogError, Snapshot
+from ovncp.log.base import Chunks, Conflict, Entry, Lease, Log, LogError, Snapshot
 from ovncp.log.chunks import cut
 from ovncp.log.growth import Growth
 from ovncp.log.leases import LocalLeases
@@ -49,6 +49,11 @@ class FileLog(Log):
     @property
     def next_index(self) -> int:
         return self.file.next_index
+
+    async def confirm(self, index: int) -> None:
+        self._check_open()
+        if index != self.next_index:
+            raise Conflict(f"index {index} is not the next one, {self.next_index}")
 
     async def append(self, index: int, entries: Sequence[bytes]) -> None:
         await self._owned(self._append, index, entries)

@@ -26,6 +26,9 @@ class MemoryLog(Log):
     def next_index(self) -> int:
         return self._next_index
 
+    async def confirm(self, index: int) -> None:
+        self._check_next(index)
+
     async def append(self, index: int, entries: Sequence[bytes]) -> None:
         self._check_next(index)
         self._entries += [Entry(index + i, data) for i, data in enumerate(entries)]

@@ -189,17 +189,19 @@ class Database:
             commit.transaction.revert()
             self.monitors.take_back(commit.changes)
 
-    def replay(self, json: Any, data: bytes, *, converting: bool = False) -> Sequence[Notification]:
+    def replay(
+        self, json: Any, data: bytes, *, converting: bool = False
+    ) -> tuple[list[Change], Sequence[Notification]]:
         """Apply an entry of the log: its parsed `json` and its bytes.
 
-        With `converting`, what the schema does not have is passed over. Raises OvsdbError, and
-        then has changed nothing.
+        Returns what changed, and whom to tell. With `converting`, what the schema does not have is
+        passed over. Raises OvsdbError, and then has changed nothing.
         """
         transaction = replay(Entry(json), self.tables, self.new_version, converting=converting)
         precommit(transaction, self.new_version)
         commit = Commit(transaction, transaction.commit(), data)
         self._advance(commit)
-        return self.monitors.notify(commit.changes, self.transaction_id)
+        return commit.changes, self.monitors.notify(commit.changes, self.transaction_id)
 
     def fill(self, transaction: Transaction) -> Iterator[None]:
         """Commit all the content of a database that was empty, and that nobody monitors yet.

@@ -240,7 +240,7 @@ class Runner:
         _EXECUTE.add(executed - started)
         if outcome.results is None:
             self._wait(request)
-        elif outcome.commit is None and not self._executed:
+        elif outcome.commit is None and self._may_answer_at_once():
             self._answer(request)
             _WHOLE.add(executed - request.arrived_ns)
         else:
@@ -248,6 +248,10 @@ class Runner:
             if self._flushing is None:
                 self._flushing = asyncio.get_running_loop().create_task(self._flush())
                 self._flushing.add_done_callback(_end_if_failed)
+
+    def _may_answer_at_once(self) -> bool:
+        """Whether what changes nothing can be answered as soon as it has executed."""
+        return not self._executed
 
     def _execute_late(self, request: Transact) -> None:
         self._execute(request, self.clock.now_msec() - request.arrived_msec)
@@ -272,18 +276,19 @@ class Runner:
         self._flushing = None
 
     async def _append(self, batch: list[Transact]) -> None:
-        entries = [
-            request.outcome.commit.data
-            for request in batch
-            if request.outcome.commit is not None and request.outcome.commit.data is not None
-        ]
+        entries = entries_of(batch)
         if entries and self.log is not None:
             COUNTERS["log_append"] += 1
             BATCH_SIZES.add(len(entries))
             started = perf_counter_ns()
-            await self.log.append(self.log.next_index, entries)
+            await self.log.append(self._next_index(), entries)
             _APPEND.add(perf_counter_ns() - started)
             self.failure = None
+
+    def _next_index(self) -> int:
+        """The index of the entry that follows what is visible."""
+        assert self.log is not None
+        return self.log.next_index
 
     def _settle(self, batch: list[Transact]) -> None:
         durable = perf_counter_ns()
@@ -328,18 +333,24 @@ class Runner:
         COUNTERS["log_append_failed"] += 1
         self.failure = error
         _LOG.error("%s: cannot store transactions: %s", self.name, error)
-        self.database.revert()
-        later = list(self._executed)[len(batch) :]
-        self._executed.clear()
+        self._refuse(batch, error)
+
+    def _refuse(self, batch: list[Transact], error: LogError) -> None:
+        later = self._take_back()[len(batch) :]
         for request in batch:
-            if request.outcome.commit is None or request.outcome.commit.data is None:
+            if is_stored(request):
+                fail(request, error)
+            else:
                 later.append(request)
-                continue
-            COUNTERS["txn_error"] += 1
-            request.outcome.results.append(log_failure(error).to_json())
-            self._answer(request)
         for request in later:
             self._execute_late(request)
+
+    def _take_back(self) -> list[Transact]:
+        """Undo all that is not durable; returns the requests, which are to execute again."""
+        self.database.revert()
+        requests = list(self._executed)
+        self._executed.clear()
+        return requests
 
     # Waiting
 
@@ -398,7 +409,7 @@ class Runner:
     def publish_replayed(self, json: Any) -> None:
         """Apply a transaction of the server itself to a database in memory."""
         before = self.database.transaction_id
-        self._tell(self.database.replay(json, orjson.dumps(json)), before)
+        self._tell(self.database.replay(json, orjson.dumps(json))[1], before)
         self._follow_up(set(json))
 
     async def compact(self) -> None:
@@ -412,11 +423,9 @@ class Runner:
 
     async def _moment(self) -> snapshot.Moment:
         """The state of now, with the index of the last entry that it includes."""
-        log = self.log
-        assert log is not None
 
         async def take() -> snapshot.Moment:
-            return snapshot.Moment(self.database, log.next_index - 1, self.clock.wall_msec())
+            return snapshot.Moment(self.database, self._next_index() - 1, self.clock.wall_msec())
 
         moment: snapshot.Moment = await self.exclusively(take)
         return moment
@@ -426,18 +435,15 @@ class Runner:
 
         Nothing executes meanwhile. Raises OvsdbError or LogError, and then nothing has changed.
         """
-
-        log = self.log
-        assert log is not None
-
-        async def job() -> None:
-            self.database = await snapshot.convert(
-                self.database, schema, log, self.clock.wall_msec()
-            )
-
-        await self.exclusively(job)
+        await self.exclusively(partial(self._convert, schema))
         for watch in self.watchers:
             watch(set(self.database.tables))
+
+    async def _convert(self, schema: DatabaseSchema) -> None:
+        assert self.log is not None
+        self.database = await snapshot.convert(
+            self.database, schema, self.log, self._next_index(), self.clock.wall_msec()
+        )
 
     async def close(self) -> None:
         """Finish what is under way and close the log; waiting transactions are given up."""
@@ -460,6 +466,28 @@ def _end_if_failed(flushing: "asyncio.Task[None]") -> None:
     if not flushing.cancelled() and flushing.exception() is not None:
         _LOG.critical("internal error", exc_info=flushing.exception())
         os.abort()
+
+
+def is_stored(request: Transact) -> bool:
+    """Whether what `request` has changed is to be in the log."""
+    commit = request.outcome.commit
+    return commit is not None and commit.data is not None
+
+
+def entries_of(batch: list[Transact]) -> list[bytes]:
+    """The entries that `batch` leaves in the log."""
+    return [
+        request.outcome.commit.data
+        for request in batch
+        if request.outcome.commit is not None and request.outcome.commit.data is not None
+    ]
+
+
+def fail(request: Transact, error: LogError) -> None:
+    """Tell the client that what it asked for could be executed, but not stored."""
+    COUNTERS["txn_error"] += 1
+    request.outcome.results.append(log_failure(error).to_json())
+    request.client.reply(request.id_bytes, orjson.dumps(request.outcome.results))
 
 
 def refuse_duplicate(request: Transact) -> bool:

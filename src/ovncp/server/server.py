@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from ovncp.log.base import Log, LogError
-from ovncp.ovsdb.database import Database, Settings
+from ovncp.ovsdb.database import Settings
 from ovncp.ovsdb.encoded import UPDATES
 from ovncp.ovsdb.errors import json_text
 from ovncp.ovsdb.monitor import Notification
@@ -16,6 +16,7 @@ from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server import server_database
 from ovncp.server.backlog import Backlog
 from ovncp.server.clock import Clock
+from ovncp.server.clustered import Clustered
 from ovncp.server.dumps import Dumps
 from ovncp.server.handshakes import Handshakes
 from ovncp.server.limits import Limits
@@ -64,7 +65,9 @@ class Server:
         self._unflushed: list[Session] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._self_database = server_database.make(new_uuid)
-        self._add_runner(self._self_database, None)
+        runner = Runner(self._self_database, None, clock, self._tell)
+        self.runners[runner.name] = runner
+        self._describe(runner)
         clock.on_warp(self.probe_sessions)
         self.spawn(self._sweep())
 
@@ -83,12 +86,22 @@ class Server:
 
     async def add_database(self, log: Log) -> Runner:
         """Open the database that `log` holds, and serve it. Raises LogError and OvsdbError."""
-        database = await open_database(log, self.new_uuid, self.settings)
+        database, index = await open_database(log, self.new_uuid, self.settings)
         if database.name in self.runners:
             raise LogError(f"{database.name}: duplicate database name")
-        runner = self._add_runner(database, log)
+        if log.identity is None:
+            runner = Runner(database, log, self.clock, self._tell)
+        else:
+            runner = self._take_part(Clustered(database, index, log, self.clock, self._tell))
+        self.runners[database.name] = runner
         self._databases_changed()
         self._describe(runner)
+        return runner
+
+    def _take_part(self, runner: Clustered) -> Runner:
+        runner.announce = self._describe
+        runner.replaced = self._replaced
+        runner.start()
         return runner
 
     def add_relay(self, name: str, upstream: Upstream) -> Relay:
@@ -103,7 +116,7 @@ class Server:
 
     def _attach(self, relay: Relay) -> None:
         relay.announce = self._describe
-        relay.replaced = self._relay_replaced
+        relay.replaced = self._replaced
         self.runners[relay.name] = relay
         self._databases_changed()
         self._describe(relay)
@@ -122,27 +135,24 @@ class Server:
         if not upstream.followers:
             self.locks.remove_source(upstream)
 
-    def _relay_replaced(self, relay: Runner) -> None:
-        """Bring what clients know into line with the other schema of a relayed database."""
-        self._cancel_monitors(relay)
-        self._describe(relay)
-        self.finish_conversion(relay)
-
-    def _add_runner(self, database: Database, log: Log | None) -> Runner:
-        runner = self.runners[database.name] = Runner(database, log, self.clock, self._tell)
-        if log is None:
-            self.runners[database.name] = runner
-            self._describe(runner)
-        return runner
+    def _replaced(self, runner: Runner) -> None:
+        """Bring what clients know into line with a database that is another one now."""
+        self._cancel_monitors(runner)
+        self._describe(runner)
+        self.finish_conversion(runner)
 
     def _describe(self, runner: Runner) -> None:
         """Write the database's row of `_Server`."""
         columns = {
             "model": runner.model,
             "connected": runner.is_connected,
-            "leader": runner.model != "relay",
+            "leader": runner.model != "relay" and runner.is_connected,
             "schema": ["set", []],
         }
+        if isinstance(runner, Clustered):
+            columns["cid"] = ["uuid", runner.shared_log.identity]
+            columns["sid"] = ["uuid", runner.server_id]
+            columns["index"] = runner.index
         if runner.is_available:
             columns["schema"] = json_text(runner.database.schema.to_json())
         self._set_row(runner.name, columns)

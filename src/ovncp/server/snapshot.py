@@ -67,18 +67,18 @@ async def open_database(
     log: Log,
     new_uuid: Callable[[], str],
     settings: Settings,
-) -> Database:
-    """The database that `log` holds. Raises LogError and OvsdbError.
+) -> tuple[Database, int]:
+    """The database that `log` holds, and the index of its last entry. Raises LogError, OvsdbError.
 
     As on the C server, what the database cannot read ends the log, and a transaction that breaks a
     rule of the schema is passed over. Either is a warning, and what it was is kept.
     """
     snapshot = await log.snapshot()
-    schema = DatabaseSchema.from_json(_parse(snapshot.schema))
+    schema = DatabaseSchema.from_json(parse_entry(snapshot.schema))
     database = Database(schema, new_uuid, settings, _start_id(schema))
-    await _Opening(log, database).run(snapshot)
+    index = await _Opening(log, database).run(snapshot)
     database.history.note_start()
-    return database
+    return database, index
 
 
 def _start_id(schema: DatabaseSchema) -> str:
@@ -94,18 +94,22 @@ class _Opening:
         self._database = database
         self._apply = self._fill
 
-    async def run(self, snapshot: Snapshot) -> None:
+    async def run(self, snapshot: Snapshot) -> int:
+        """Read all; the index of the last entry that could be read."""
+        index = snapshot.index
         if snapshot.data:
-            if not await self._take(Entry(snapshot.index, snapshot.data)):
-                return
+            if not await self._take(Entry(index, snapshot.data)):
+                return index - 1
             if snapshot.history:
                 await restore_history(snapshot.history, self._database)
-        async for batch in self._log.read(snapshot.index + 1):
+        async for batch in self._log.read(index + 1):
             for place, item in enumerate(batch):
                 if not await self._take(item):
-                    return
+                    return index
+                index = item.index
                 if place % _ENTRIES_PER_SLICE == 0:
                     await asyncio.sleep(0)
+        return index
 
     async def _take(self, item: Entry) -> bool:
         """Apply an entry; false if that is the end."""
@@ -137,14 +141,16 @@ class _Opening:
         self._apply = self._replay
 
     async def _replay(self, data: bytes) -> None:
-        self._database.replay(_parse(data), data)
+        self._database.replay(parse_entry(data), data)
 
 
 async def restore_history(text: bytes, database: Database) -> None:
     """Have the history, and with it the transaction id, that belong to what `database` holds."""
     max_bytes = database.settings.history_bytes
     try:
-        restoration = Restoration(text, database.tables, max_bytes, database.new_version, _parse)
+        restoration = Restoration(
+            text, database.tables, max_bytes, database.new_version, parse_entry
+        )
         await _do(restoration.steps())
     except (ValueError, OvsdbError) as error:
         _LOG.info("%s: clients cannot resume from before now (%s)", database.name, error)
@@ -152,8 +158,10 @@ async def restore_history(text: bytes, database: Database) -> None:
         database.resume(restoration.history)
 
 
-async def convert(database: Database, schema: DatabaseSchema, log: Log, date_msec: int) -> Database:
-    """`database` with another schema and the data that fit, stored in `log`.
+async def convert(
+    database: Database, schema: DatabaseSchema, log: Log, index: int, date_msec: int
+) -> Database:
+    """`database` with another schema and the data that fit, stored in `log` at `index`.
 
     Nothing executes meanwhile. Raises OvsdbError or LogError, and then nothing has changed.
     """
@@ -163,7 +171,6 @@ async def convert(database: Database, schema: DatabaseSchema, log: Log, date_mse
     steps = conversion.convert(content, converted.tables, transaction, converted.new_version)
     await _do(steps)
     await _do(converted.fill(transaction))
-    index = log.next_index
     data = Moment(converted, index, date_msec).data("converted by ovsdb-server")
     # The id that it has when the log is read again: what clients know of the old schema is past.
     stored_id = NextId(_start_id(schema))
@@ -180,7 +187,8 @@ async def _told_of(
         yield piece
 
 
-def _parse(data: bytes) -> Any:
+def parse_entry(data: bytes) -> Any:
+    """The JSON of an entry, or of a schema. Raises OvsdbError."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

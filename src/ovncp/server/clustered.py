@@ -1,0 +1,331 @@
+"""A database of which several servers hold a copy, over one log on an engine that they share.
+
+Every server takes reads and writes. What executed is proposed as the next entries of the log, on
+condition that nobody else's came before: then all of it saw everything that had happened, and it is
+answered. Otherwise it is taken back, the entries of the others are applied, and it executes again.
+What changes nothing is confirmed by the log in the same way, so that all servers together behave
+as one (strict serialisability).
+
+When it is not known whether a proposal was stored, it is taken back and set aside until the log
+can be read again; what was stored is then applied as everybody's, and answered. Meanwhile, and
+whenever the engine is out of reach, the server shows `connected` as false, answers reads from what
+it has, and refuses writes.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from typing import Final
+
+from ovncp.log.base import Compacted, Conflict, Corrupt, Entry, Log, LogError, OutcomeUnknown
+from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.monitor import Notification
+from ovncp.ovsdb.replay import Inapplicable
+from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.server.clock import Clock
+from ovncp.server.coverage import COUNTERS, define
+from ovncp.server.runner import Runner, Transact, entries_of, fail, is_stored
+from ovncp.server.snapshot import open_database, parse_entry
+
+_LOG = logging.getLogger("ovncp.clustered")
+
+define("log_conflict", "log_outcome_unknown", "log_entry_of_others", "log_reload")
+
+_PROBE_SECONDS: Final = 1.0
+"""How often to ask whether the engine is in reach, when nothing else does."""
+
+_PATIENCE_SECONDS: Final = 3.0
+"""How long the engine may take to answer that."""
+
+_ENTRIES_PER_SLICE: Final = 50
+
+
+class Clustered(Runner):
+    """One server's copy of the database in `log`, as of the entry `index`.
+
+    `announce` is called when what `_Server` shows of it may have changed, `replaced` when it is
+    another database than before: after a conversion by another server, or an absence so long that
+    the entries in between are gone.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        index: int,
+        log: Log,
+        clock: Clock,
+        tell: Callable[[Sequence[Notification], str], None],
+    ) -> None:
+        super().__init__(database, log, clock, tell)
+        self.shared_log = log
+        self.announce: Callable[[Clustered], None]
+        self.replaced: Callable[[Clustered], None]
+        self.index = index
+        self.server_id = database.new_uuid()
+        # Held by whoever applies entries or waits for an answer to a proposal.
+        self._turn = asyncio.Lock()
+        # What may have been stored, and how many entries of it have turned up.
+        self._set_aside: list[Transact] = []
+        self._n_turned_up = 0
+        self._lost: LogError | None = None
+        self._unconfirmed: list[Callable[[], None]] = []
+        self._confirming: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None]
+        self._probing: asyncio.Task[None]
+
+    def start(self) -> None:
+        """Take part in the cluster from now on."""
+        loop = asyncio.get_running_loop()
+        self._following = loop.create_task(self._follow())
+        self._probing = loop.create_task(self._probe())
+
+    # What `_Server` shows
+
+    @property
+    def model(self) -> str:
+        return "clustered"
+
+    @property
+    def is_connected(self) -> bool:
+        return self._lost is None
+
+    def _lose(self, error: LogError) -> None:
+        """Note that the engine is out of reach."""
+        if self._lost is None:
+            _LOG.warning("%s: cut off: %s", self.name, error)
+            self._lost = self.failure = error
+            self.announce(self)
+
+    def _find(self) -> None:
+        """Note that the engine is in reach again, and that all there was to apply is applied."""
+        if self._lost is not None:
+            _LOG.info("%s: connected again", self.name)
+            self._lost = self.failure = None
+            self.announce(self)
+
+    # Proposing
+
+    def _may_answer_at_once(self) -> bool:
+        return self._lost is not None and not self._executed
+
+    def _next_index(self) -> int:
+        return self.index + 1
+
+    async def _flush(self) -> None:
+        """See `Runner._flush`."""
+        while self._executed:
+            async with self._turn:
+                # Somebody else's entries may have come first, and left none of it.
+                if self._executed:
+                    await self._propose(list(self._executed))
+            if self.database.is_settled:
+                self._drain()
+        self._flushing = None
+
+    async def _propose(self, batch: list[Transact]) -> None:
+        try:
+            await self._append(batch)
+        except Conflict:
+            COUNTERS["log_conflict"] += 1
+            await self._catch_up()
+        except OutcomeUnknown as error:
+            self._put_aside(batch, error)
+        except LogError as error:
+            if self._lost is None:
+                self._fail(batch, error)
+            else:
+                self._refuse(batch, error)
+        else:
+            self._settle(batch)
+
+    async def _append(self, batch: list[Transact]) -> None:
+        if self._lost is not None:
+            raise self._lost
+        n_entries = len(entries_of(batch))
+        if n_entries:
+            await super()._append(batch)
+            self.index += n_entries
+        else:
+            await self.shared_log.confirm(self._next_index())
+
+    def _put_aside(self, batch: list[Transact], error: OutcomeUnknown) -> None:
+        COUNTERS["log_outcome_unknown"] += 1
+        self._lose(error)
+        requests = self._take_back()
+        self._set_aside = [request for request in batch if is_stored(request)]
+        self._n_turned_up = 0
+        for request in requests:
+            if request not in self._set_aside:
+                self._execute_late(request)
+
+    # Applying
+
+    async def _follow(self) -> None:
+        """Apply what others append."""
+        while True:
+            try:
+                async for batch in self.shared_log.follow(self._next_index()):
+                    async with self._turn:
+                        if batch[-1].index > self.index:
+                            await self._apply(_only(batch))
+            except Compacted:
+                async with self._turn:
+                    await self._catch_up()
+            except LogError as error:
+                self._lose(error)
+                await asyncio.sleep(_PROBE_SECONDS)
+
+    async def _probe(self) -> None:
+        """Find out again and again whether the engine is in reach."""
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS)
+            if self._flushing is None or self._lost is not None:
+                try:
+                    async with asyncio.timeout(_PATIENCE_SECONDS):
+                        await self._see_all()
+                except TimeoutError:
+                    self._lose(LogError("the engine does not answer", tag="cluster error"))
+
+    async def _see_all(self) -> None:
+        """Have applied all that is durable at the moment of the call, if the engine is in reach."""
+        try:
+            await self.shared_log.confirm(self._next_index())
+        except Conflict:
+            pass
+        except LogError as error:
+            self._lose(error)
+            return
+        if self.shared_log.next_index > self._next_index() or self._lost is not None:
+            async with self._turn:
+                # It may have been our own proposal, of which we had not heard.
+                if self.shared_log.next_index > self._next_index() or self._lost is not None:
+                    await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Apply all entries that there are by now; for the one whose turn it is."""
+        try:
+            await self._apply(self.shared_log.read(self._next_index()))
+        except Compacted:
+            await self._reload()
+        except LogError as error:
+            self._lose(error)
+        else:
+            self._find()
+
+    async def _apply(self, batches: AsyncIterable[list[Entry]]) -> None:
+        """Apply the entries that follow, on what is durable; the rest executes again afterwards.
+
+        Raises LogError; what was applied until then stays.
+        """
+        requests = self._take_back()
+        was_exclusive, self._exclusive = self._exclusive, True
+        changed: set[str] = set()
+        try:
+            async for batch in batches:
+                for place, entry in enumerate(batch):
+                    if entry.index == self._next_index():
+                        changed |= self._replay(entry)
+                        self._n_turned_up += entry.own
+                    if place % _ENTRIES_PER_SLICE == 0:
+                        await asyncio.sleep(0)
+                self._answer_what_turned_up()
+            # What has not turned up by now never will, and may execute again.
+            requests[:0] = self._set_aside
+            self._set_aside = []
+        finally:
+            self._exclusive = was_exclusive
+            for request in requests:
+                self._execute_late(request)
+            self._follow_up(changed)
+            if not was_exclusive:
+                self._drain()
+
+    def _answer_what_turned_up(self) -> None:
+        if self._set_aside and self._n_turned_up == len(self._set_aside):
+            for request in self._set_aside:
+                self._answer(request)
+            self._set_aside = []
+
+    def _replay(self, entry: Entry) -> set[str]:
+        """Apply one entry; the names of the tables that it changes. Raises Corrupt."""
+        before = self.database.transaction_id
+        COUNTERS["log_entry_of_others"] += 1
+        self.index = entry.index
+        try:
+            changes, notifications = self.database.replay(parse_entry(entry.data), entry.data)
+        except Inapplicable as error:
+            # As everybody does who applies or opens the log.
+            _LOG.warning("%s: entry %d is left out (%s)", self.name, entry.index, error)
+            return set()
+        except OvsdbError as error:
+            self.index -= 1
+            raise Corrupt(f"{self.name}: entry {entry.index} cannot be applied: {error}") from error
+        return self._show(changes, notifications, before)
+
+    async def _reload(self) -> None:
+        """Begin again from the log's snapshot, which is past what is here."""
+        COUNTERS["log_reload"] += 1
+        old = self.database
+        requests = self._take_back()
+        try:
+            database, index = await open_database(self.shared_log, old.new_uuid, old.settings)
+        except (LogError, OvsdbError) as error:
+            self._lose(error if isinstance(error, LogError) else Corrupt(str(error)))
+        else:
+            for request in self._set_aside:
+                fail(request, LogError("whether it was stored can no longer be found out"))
+            self._set_aside = []
+            self.database, self.index = database, index
+            self.replaced(self)
+            self._find()
+        for request in requests:
+            self._execute_late(request)
+        self._follow_up(set(self.database.tables))
+
+    # Reading what is current
+
+    def when_settled(self, action: Callable[[], None]) -> None:
+        """See `Runner.when_settled`; what any server has told anybody is seen by then."""
+        if self._lost is not None:
+            super().when_settled(action)
+            return
+        self._unconfirmed.append(action)
+        if self._confirming is None:
+            self._confirming = asyncio.get_running_loop().create_task(self._confirm())
+
+    async def _confirm(self) -> None:
+        while self._unconfirmed:
+            actions, self._unconfirmed = self._unconfirmed, []
+            await self._see_all()
+            for action in actions:
+                super().when_settled(action)
+        self._confirming = None
+
+    # Upkeep
+
+    async def _convert(self, schema: DatabaseSchema) -> None:
+        async with self._turn:
+            while True:
+                try:
+                    await super()._convert(schema)
+                except Conflict:
+                    await self._catch_up()
+                    if self._lost is not None:
+                        raise self._lost from None
+                else:
+                    self.index += 1
+                    return
+
+    async def close(self) -> None:
+        self._following.cancel()
+        self._probing.cancel()
+        if self._confirming is not None:
+            self._confirming.cancel()
+        await asyncio.gather(self._following, self._probing, return_exceptions=True)
+        await super().close()
+
+
+async def _only(batch: list[Entry]) -> AsyncIterator[list[Entry]]:
+    yield batch
+
