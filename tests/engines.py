@@ -18,12 +18,27 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 START_SECONDS = 30.0
 
 POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [Path("/usr/bin")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a program runs: `prefix` goes before its command, `address` is its own one there."""
+
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What is added to its environment."""
+        return {}
+
+
+HERE = Place()
 
 
 def free_port() -> int:
@@ -63,9 +78,17 @@ class EtcdCluster:
     """Members 0 and on of one cluster."""
 
     def __init__(
-        self, n_members: int = 3, options: Sequence[str] = (), tls: Certificate | None = None
+        self,
+        n_members: int = 3,
+        options: Sequence[str] = (),
+        tls: Certificate | None = None,
+        places: Sequence[Place] = (),
     ):
-        """`options` are for every member; with `tls` it wants its clients' certificates too."""
+        """`options` are for every member; with `tls` it wants its clients' certificates too.
+
+        `places` are where the members run, and a further one for etcdctl.
+        """
+        self._places = list(places) or [HERE] * (n_members + 1)
         self._options = [*options, *_tls_options(tls)]
         self._tls = tls
         self._scheme = "https" if tls else "http"
@@ -79,12 +102,7 @@ class EtcdCluster:
         self.wait_for_leader()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for member in list(self._processes):
             self.kill(member)
         shutil.rmtree(self._directory)
@@ -92,7 +110,10 @@ class EtcdCluster:
     @property
     def hosts(self) -> list[str]:
         """Where the clients of each member connect to."""
-        return [f"127.0.0.1:{client}" for client, _ in self._ports]
+        return [
+            f"{place.address}:{client}"
+            for place, (client, _) in zip(self._places, self._ports, strict=False)
+        ]
 
     def url(self, database: str = "T", first: int = 0, **parameters: object) -> str:
         """The location of a log on it; member `first` is asked before the others."""
@@ -106,25 +127,27 @@ class EtcdCluster:
 
     def start(self, member: int) -> None:
         """Start `member`, with the data that it has, if any."""
-        client, peer = self._ports[member]
-        cluster = ",".join(f"n{i}=http://127.0.0.1:{p}" for i, (_, p) in enumerate(self._ports))
-        log = open(self._directory / f"n{member}.log", "ab")  # noqa: SIM115
-        self._processes[member] = subprocess.Popen(
-            [
-                "etcd",
-                f"--name=n{member}",
-                f"--data-dir={self._directory / f'n{member}'}",
-                f"--listen-client-urls={self._scheme}://127.0.0.1:{client}",
-                f"--advertise-client-urls={self._scheme}://127.0.0.1:{client}",
-                f"--listen-peer-urls=http://127.0.0.1:{peer}",
-                f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-                f"--initial-cluster={cluster}",
-                *self._options,
-            ],
-            stdout=log,
-            stderr=log,
+        place, (client, peer) = self._places[member], self._ports[member]
+        cluster = ",".join(
+            f"n{i}=http://{self._places[i].address}:{p}" for i, (_, p) in enumerate(self._ports)
         )
-        log.close()
+        with open(self._directory / f"n{member}.log", "ab") as log:
+            self._processes[member] = subprocess.Popen(
+                [
+                    *place.prefix,
+                    "etcd",
+                    f"--name=n{member}",
+                    f"--data-dir={self._directory / f'n{member}'}",
+                    f"--listen-client-urls={self._scheme}://{place.address}:{client}",
+                    f"--advertise-client-urls={self._scheme}://{place.address}:{client}",
+                    f"--listen-peer-urls=http://{place.address}:{peer}",
+                    f"--initial-advertise-peer-urls=http://{place.address}:{peer}",
+                    f"--initial-cluster={cluster}",
+                    *self._options,
+                ],
+                stdout=log,
+                stderr=log,
+            )
 
     def kill(self, member: int) -> None:
         """End `member` by SIGKILL, even if it is stopped."""
@@ -136,21 +159,29 @@ class EtcdCluster:
         """Send `member` a signal."""
         self._processes[member].send_signal(number)
 
+    def pid(self, member: int) -> int:
+        """The process of `member`."""
+        return self._processes[member].pid
+
     def leader(self) -> int | None:
         """Which of the members that run leads."""
-        hosts = [self.hosts[member] for member in self._processes]
-        for member, status in zip(self._processes, self._statuses(hosts), strict=False):
-            if status["leader"] == status["header"]["member_id"]:
-                return member
-        return None
-
-    def _statuses(self, hosts: list[str]) -> list[dict[str, Any]]:
+        hosts = [self.hosts[member] for member in list(self._processes)]
         answer = self.ctl("endpoint", "status", "--write-out=json", hosts=hosts)
-        return [part["Status"] for part in json.loads(answer or "[]")]
+        for part in json.loads(answer or "[]"):
+            status: dict[str, Any] = part["Status"]
+            if status.get("leader") == status["header"]["member_id"]:
+                return self.hosts.index(part["Endpoint"])
+        return None
 
     def ctl(self, *arguments: str, hosts: list[str] | None = None) -> str:
         """What etcdctl says."""
-        command = ["etcdctl", "--endpoints", ",".join(hosts or self.hosts), *arguments]
+        command = [
+            *self._places[-1].prefix,
+            "etcdctl",
+            "--endpoints",
+            ",".join(hosts or self.hosts),
+        ]
+        command += arguments
         if self._tls:
             files = ("cacert", self._tls.ca), ("cert", self._tls.cert), ("key", self._tls.key)
             command += [f"--{name}={file}" for name, file in files]
@@ -170,7 +201,8 @@ class EtcdCluster:
 class Postgres:
     """One PostgreSQL server; not run as root, which it refuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place = HERE) -> None:
+        self._place = place
         self._user = "postgres" if os.getuid() == 0 else None
         self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._port = free_port()
@@ -178,6 +210,9 @@ class Postgres:
         if self._user:
             shutil.chown(self._directory, self._user)
         self._run("initdb", "--auth=trust", "--username=ovncp", "--no-sync", "--no-locale")
+        if place is not HERE:
+            with (self._directory / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
 
     def _run(self, program: str, *options: str) -> None:
         command = [POSTGRES_PROGRAMS[0] / program, "-D", self._directory / "data", *options]
@@ -189,19 +224,22 @@ class Postgres:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self._directory)
 
     @property
     def host(self) -> str:
         """Where clients connect to."""
-        return f"127.0.0.1:{self._port}"
+        return f"{self._place.address}:{self._port}"
+
+    @property
+    def pids(self) -> list[int]:
+        """Its processes, the first one before its children."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [pid, *map(int, children.split())]
 
     def url(self, database: str = "T", **parameters: object) -> str:
         """The location of a log on it."""
@@ -210,24 +248,28 @@ class Postgres:
 
     def start(self, *options: str) -> None:
         """Start it with these options, and wait until it takes connections."""
-        log = open(self._directory / "log", "ab")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [
-                str(POSTGRES_PROGRAMS[0] / "postgres"),
-                *("-D", str(self._directory / "data")),
-                *("-p", str(self._port), "-k", str(self._directory)),
-                *("-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB"),
-                *options,
-            ],
-            stdout=log,
-            stderr=log,
-            user=self._user,
-            cwd=self._directory,
-        )
-        log.close()
+        # Not by subprocess's `user`, as only root may enter the place.
+        by = f"setpriv --reuid={self._user} --regid={self._user} --clear-groups"
+        with open(self._directory / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self._place.prefix,
+                    *(by.split() if self._user else []),
+                    str(POSTGRES_PROGRAMS[0] / "postgres"),
+                    *("-D", str(self._directory / "data")),
+                    *("-p", str(self._port), "-k", str(self._directory)),
+                    *("-c", f"listen_addresses={self._place.address}"),
+                    *("-c", "shared_buffers=16MB"),
+                    *options,
+                ],
+                env=os.environ | self._place.environment,
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+            )
         deadline = time.monotonic() + START_SECONDS
-        while subprocess.run([POSTGRES_PROGRAMS[0] / "pg_isready", "-q", "-h", "127.0.0.1",
-                              "-p", str(self._port)]).returncode:  # fmt: skip
+        ready = [*self._place.prefix, str(POSTGRES_PROGRAMS[0] / "pg_isready"), "-q"]
+        while subprocess.run([*ready, "-h", self._place.address, "-p", str(self._port)]).returncode:
             assert time.monotonic() < deadline, "PostgreSQL does not start"
             time.sleep(0.05)
 
@@ -237,11 +279,14 @@ class Postgres:
         self._process.send_signal(number)
         self._process.wait()
 
+    def wait(self) -> None:
+        """Wait for the end of it."""
+        assert self._process is not None
+        self._process.wait()
+
     def kill_backend(self) -> None:
         """SIGKILL a process that serves a client: the server ends the others and recovers."""
-        assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        for child in map(int, children.split()):
+        for child in self.pids[1:]:
             if b"postgres: ovncp" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(child, signal.SIGKILL)
                 return

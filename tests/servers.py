@@ -362,6 +362,7 @@ class Server:
         if self.process is not None and self.alive:
             self.process.kill()
             self.process.wait()
+        end_all(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -375,6 +376,25 @@ def relay_of(
     for name in databases:
         run("ovsdb-client", "--timeout=20", "wait", relay.remote, name, "connected")
     return relay
+
+
+def end_all(directory: Path) -> None:
+    """Ends the processes that have `directory` as their OVS_RUNDIR, children and daemons too."""
+    while pids := _processes_of(directory):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _processes_of(directory: Path) -> list[int]:
+    mark, pids = f"OVS_RUNDIR={directory}".encode(), []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        # A process may end meanwhile.
+        with contextlib.suppress(OSError):
+            if mark in environment.read_bytes().split(b"\0"):
+                pids.append(int(environment.parent.name))
+    return pids
 
 
 def run(*command: str | Path) -> str:

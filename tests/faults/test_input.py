@@ -60,6 +60,10 @@ RAW: dict[str, bytes] = {
     "unlock of nothing": b'{"method":"unlock","params":["a"],"id":0}',
     "get_schema of nothing": b'{"method":"get_schema","params":["x"],"id":0}',
     "invalid UTF-8": b'{"method":"echo","params":["\xff\xfe"],"id":0}',
+    "invalid UTF-8 as a function": b'{"method":"transact","params":["Names",{"op":"select",'
+    b'"table":"Name","where":[["name","\xff","x"]]}],"id":0}',
+    "invalid UTF-8 as a mutator": b'{"method":"transact","params":["Names",{"op":"mutate",'
+    b'"table":"Name","where":[],"mutations":[["name","\xff","x"]]}],"id":0}',
     "an overlong UTF-8 form": b'{"method":"echo","params":["\xc0\x80"],"id":0}',
     "a lone surrogate": b'{"method":"echo","params":["\\ud800"],"id":0}',
     "a null character": b'{"method":"echo","params":["\\u0000"],"id":0}',
@@ -146,6 +150,17 @@ def test_a_message_over_the_limit_closes_its_session_only(ours: str) -> None:
 def resident_megabytes(server: Server) -> float:
     with open(f"/proc/{server.pid}/status") as status:
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status.read())[0]) / 1e3
+
+
+def test_a_comment_is_stored_whatever_its_bytes(kind: str) -> None:
+    with Server(kind, [("names", NAMES)]) as server:
+        operations = json.dumps(["Names", insert("a"), {"op": "comment", "comment": "why"}])
+        request = b'{"method":"transact","params":%b,"id":0}' % operations.encode()
+        _, closed = answers(server, request.replace(b"why", b"\xff"))
+        assert not closed
+        assert b'"_comment":"\xff"' in server.files["names"].read_bytes()
+        server.restart()
+        assert names(server.client()) == {"a"}
 
 
 def test_a_long_message_is_no_error(kind: str) -> None:

@@ -12,19 +12,18 @@ import pytest
 
 from engines import EtcdCluster, Postgres
 from ovncp.log.base import OutcomeUnknown
-from ovncp.log.contract.bench import SCHEMA, Bench, Needs, engine_bench
-from ovncp.log.contract.run import AN_ENGINE_HAS
+from ovncp.log.contract.bench import SCHEMA, Bench, EngineBench, LossyBench, engine_bench
 from ovncp.log.file import FileLog
 from ovncp.log.memory import MemoryLog
 from ovncp.log.standalone import create
 
 KINDS = {
-    "memory": Needs.LOST_ANSWERS,
-    "file": Needs.LOST_ANSWERS,
-    "etcd": AN_ENGINE_HAS,
-    "postgresql": AN_ENGINE_HAS,
+    "memory": LossyBench,
+    "file": LossyBench,
+    "etcd": EngineBench,
+    "postgresql": EngineBench,
 }
-"""What the bench of each kind is good for."""
+"""The bench of each kind."""
 
 # Long enough for a machine that is busy, short enough for the cases that wait for it to be over.
 TIMEOUT_MS = 1500
@@ -63,14 +62,14 @@ class LossyMemoryLog(MemoryLog):
 
     lose = False
 
-    async def append(self, index, entries):
-        await super().append(index, entries)
+    async def append(self, index, entries, guards=()):
+        await super().append(index, entries, guards)
         if self.lose:
             self.lose = False
             raise OutcomeUnknown("connection lost")
 
 
-class MemoryBench(Bench):
+class MemoryBench(LossyBench):
     """The reference."""
 
     def __init__(self) -> None:
@@ -87,7 +86,7 @@ async def memory_bench() -> AsyncIterator[MemoryBench]:
     await bench.log.close()
 
 
-class FileBench(Bench):
+class FileBench(LossyBench):
     """A file; to lose an answer, its disk fails one fdatasync and the truncation after it."""
 
     def __init__(self, log: FileLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,10 +37,10 @@ def test_a_promise_that_is_not_kept_is_shown(etcd):
         "import sys\n"
         "from ovncp.cli.log_contract import main\n"
         "from ovncp.log.contract.case import CASES, Case\n"
-        "from ovncp.log.contract.bench import Needs\n"
+        "from ovncp.log.contract.bench import Bench\n"
         "async def fail(bench):\n"
         "    assert not 'kept'\n"
-        "CASES[:] = [Case('nothing', Needs.NOTHING, fail)]\n"
+        "CASES[:] = [Case('nothing', Bench, fail)]\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", broken, etcd.url()]

@@ -9,8 +9,8 @@ from ovncp.log.contract.run import cases_for
 
 CASES = [
     pytest.param(kind, case, id=f"{kind}: {case.name}")
-    for kind, has in KINDS.items()
-    for case in cases_for(has)
+    for kind, its_bench in KINDS.items()
+    for case in cases_for(its_bench)
 ]
 
 

@@ -225,11 +225,29 @@ def test_a_return_costs_what_it_concerns(kind):
         transact(database, *(change | {"where": each} for each in where))
         for n in (60, 70):
             monitor = watch(database, f"m{n}", [WANTED[kind](n)])
-            difference = database.history.since(past_id)
-            cost, updates = work(database.monitors.since, monitor, difference)
+            cost, updates = work(database.monitors.since, monitor, database.history, past_id)
             shown = orjson.loads(updates)["Port"]
             assert uuid(2, n)[1] in shown
             assert len(shown) <= 2
+        costs.append(cost)
+    assert_alike(costs)
+
+
+def test_a_return_costs_the_same_whatever_each_knows():
+    """Of thousands who come back hardly two know the same state."""
+    costs = []
+    for changed in (100, 1000):
+        database = filled(changed + 1, changed + 1)
+        past_ids = []
+        for number in range(changed):
+            past_ids.append(database.transaction_id)
+            change = {"op": "update", "table": "Port", "row": {"text": "new"}}
+            transact(database, change | {"where": [["_uuid", "==", uuid(2, number)]]})
+        for n in (0, 60, 70):
+            condition = [["name", "==", f"port {n + 1}"], ["name", "==", f"port {n - 1}"]]
+            monitor = watch(database, f"m{n}", condition)
+            cost, updates = work(database.monitors.since, monitor, database.history, past_ids[n])
+            assert list(orjson.loads(updates)["Port"]) == [uuid(2, n + 1)[1]]
         costs.append(cost)
     assert_alike(costs)
 

@@ -161,12 +161,11 @@ class Watcher:
     def resume(self, past_id: str, past: State) -> bool:
         """Monitor with what was known of the state `past`; false when that is forgotten."""
         database = self.pair.database
-        difference = database.history.since(past_id)
-        if difference is None:
+        if not database.history.includes(past_id):
             return False
         self.monitor = self.join()
         self.known = self.visible(past)
-        updates = orjson.loads(database.monitors.since(self.monitor, difference))
+        updates = orjson.loads(database.monitors.since(self.monitor, database.history, past_id))
         self.take(updates, self.expected(past, self.pair.state))
         return True
 
@@ -196,10 +195,9 @@ class Watcher:
         assert self.asleep_since is not None
         (past_id, past), self.asleep_since = self.asleep_since, None
         database = self.pair.database
-        difference = database.history.since(past_id)
-        if difference is None:
+        if not database.history.includes(past_id):
             return False
-        updates = orjson.loads(database.monitors.since(self.monitor, difference))
+        updates = orjson.loads(database.monitors.since(self.monitor, database.history, past_id))
         self.take(updates, self.expected(past, self.pair.state))
         return True
 

@@ -88,26 +88,36 @@ class Connection:
 
     async def request(self, method: str, params: Any, handle: Handler | None = None) -> Any:
         """The result. `handle` was given it before anything that came after it. Raises Lost."""
-        done = asyncio.Event()
+        answer = await self.ask(method, params, handle)
+        error = answer.get("error")
+        if error is None:
+            return answer["result"]
+        assert (error if type(error) is str else error["error"]) in _LOST, answer
+        self.abort()
+        raise Lost
+
+    async def ask(self, method: str, params: Any, handle: Handler | None = None) -> Message:
+        """The answer, which may be an error; `handle` is given results only. Raises Lost."""
         answers: list[Message] = []
+        done = asyncio.Event()
 
         def answered(message: Message) -> None:
             answers.append(message)
             done.set()
-            error = message.get("error")
-            assert error is None or (error if type(error) is str else error["error"]) in _LOST
-            if handle is not None and error is None:
+            if handle is not None and message.get("error") is None:
                 handle(message)
 
         number = next(self._numbers)
         self._handlers[number] = answered
         self._send({"method": method, "params": params, "id": number})
         waiting = asyncio.create_task(done.wait())
-        await asyncio.wait([waiting, self._reading], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if answers and answers[0].get("error") is None:
-            return answers[0]["result"]
-        assert answers or self.is_lost
+        try:
+            await asyncio.wait([waiting, self._reading], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if answers:
+            return answers[0]
+        assert self.is_lost
         self.abort()
         raise Lost
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from servers import end_all
+
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 DAEMON = """
@@ -66,12 +68,18 @@ OURS = [sys.executable, "-c", DAEMON]
 
 
 class Place:
-    """A run directory of its own, and the programs run in it."""
+    """A run directory of its own, and the programs run in it, which end with it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         kept = {"OVS_RUNDIR": str(path), "OVS_LOGDIR": str(path), "OVS_DBDIR": str(path)}
         self.env = {**os.environ, **kept, "OVS_SYSLOG_METHOD": "null"}
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end_all(self.path)
 
     def run(self, *argv: str) -> "subprocess.CompletedProcess[str]":
         """Run a program to its end; one that daemonizes must not keep our pipe open."""

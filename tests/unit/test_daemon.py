@@ -1,6 +1,5 @@
 """Daemon habits on real processes, beside the C server and the real ovs-appctl."""
 
-import contextlib
 import os
 import pwd
 import signal
@@ -17,15 +16,9 @@ from ovncp.server import dirs
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    """A run directory; whatever still has a pidfile in it is stopped."""
-    place = Place(tmp_path)
-    yield place
-    for pidfile in tmp_path.glob("*.pid"):
-        # One that has just been told to end removes its pidfile, and perhaps meanwhile.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if is_alive(pid := place.pid(pidfile.name)):
-                os.kill(pid, signal.SIGTERM)
-                wait_until(lambda pid=pid: not is_alive(pid))
+    """A run directory."""
+    with Place(tmp_path) as place:
+        yield place
 
 
 def status(pid: int, field: str) -> list[str]:
@@ -101,7 +94,6 @@ def test_overwrite_pidfile(place: Place) -> None:
     assert place.ours("--detach", "--pidfile", "--overwrite-pidfile").returncode == 0
     assert place.pid() != first
     assert place.appctl("ovsdb-server", "version").returncode == 0
-    os.kill(first, signal.SIGTERM)
 
 
 def test_pidfile_that_cannot_be_made(place: Place) -> None:

@@ -8,11 +8,11 @@ import time
 import orjson
 import pytest
 
+from ovncp.ovsdb.json_bytes import encode
 from ovncp.wire.jsonrpc import (
     InvalidMessage,
     Kind,
     check,
-    encode,
     encode_error,
     encode_notification,
     encode_reply,

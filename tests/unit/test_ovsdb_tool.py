@@ -313,9 +313,8 @@ DATABASES = ["t.db", "link.db", "nosuch.db", ".", *(n for n in FILES if not n.en
 
 @pytest.mark.parametrize("name", DATABASES)
 def test_looking_at_a_database(pair: Pair, name: str) -> None:
-    if name != "clustered.db":
-        pair.same("db-name", name)
-        pair.same("-mm", "show-log", name)
+    pair.same("db-name", name)
+    pair.same("-mm", "show-log", name)
     pair.same("db-version", name)
     pair.same("db-is-standalone", name)
 
@@ -601,27 +600,8 @@ def test_locked(pair: Pair) -> None:
         file.close()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["create-cluster", "new.db", "t.ovsschema", "tcp:127.0.0.1:6644"],
-        ["join-cluster", "new.db", "T", "tcp:127.0.0.1:6644", "tcp:127.0.0.1:6645"],
-        ["db-cid", "clustered.db"],
-        ["db-sid", "clustered.db"],
-        ["db-local-address", "clustered.db"],
-        ["check-cluster", "clustered.db"],
-        ["cluster-to-standalone", "new.db", "clustered.db"],
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_verbs_of_clusters_come_later(pair: Pair, arguments: list[str]) -> None:
-    words = f"ovsdb-tool: {arguments[0]}: clustered databases are not supported yet\n"
-    assert pair.ours(*arguments) == Result(1, "", words)
-    assert not (pair.our_place / "new.db").exists()
-
-
 @pytest.mark.parametrize("verb", ["db-cid", "db-sid", "db-local-address"])
-@pytest.mark.parametrize("name", ["t.db", "nosuch", "text.db"])
+@pytest.mark.parametrize("name", ["t.db", "nosuch", "text.db", "clustered.db"])
 def test_verbs_of_clusters_on_other_files(pair: Pair, verb: str, name: str) -> None:
     assert pair.same(verb, name).status == 1
 

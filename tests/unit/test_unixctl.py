@@ -1,9 +1,7 @@
 """The control socket, by the real ovs-appctl and by raw bytes, beside the C server."""
 
 import json
-import os
 import re
-import signal
 import socket
 import stat
 from collections.abc import Iterator
@@ -16,21 +14,23 @@ from tests.unit.habits import Place, is_alive, wait_until
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Our daemon on ours.ctl and the C server on c.ctl."""
-    place = Place(tmp_path_factory.mktemp("unixctl"))
-    detach = ("--detach", "--overwrite-pidfile")
-    for run, name in ((place.ours, "ours"), (place.c, "c")):
-        done = run(
-            *detach,
-            f"--pidfile={name}.pid",
-            f"--unixctl={name}.ctl",
-            f"--log-file={place.path}/{name}.log",
-        )
-        assert done.returncode == 0, done.stderr
-    yield place
-    pids = [place.pid(f"{name}.pid") for name in ("ours", "c")]
-    for pid in pids:
-        os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not any(map(is_alive, pids)))
+    with Place(tmp_path_factory.mktemp("unixctl")) as place:
+        for run, name in ((place.ours, "ours"), (place.c, "c")):
+            done = run(
+                *("--detach", "--overwrite-pidfile"),
+                f"--pidfile={name}.pid",
+                f"--unixctl={name}.ctl",
+                f"--log-file={place.path}/{name}.log",
+            )
+            assert done.returncode == 0, done.stderr
+        yield place
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Place]:
+    """A place with nothing in it yet."""
+    with Place(tmp_path) as place:
+        yield place
 
 
 @pytest.mark.parametrize(
@@ -168,34 +168,29 @@ def test_socket_mode_is_the_c_servers(place: Place) -> None:
     assert oct(ours) == oct(c)
 
 
-def test_default_path_and_removal(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    assert place.ours("--detach", "--pidfile").returncode == 0
-    pid = place.pid()
-    assert (tmp_path / f"ovsdb-server.{pid}.ctl").exists()
-    assert place.appctl("ovsdb-server", "version").returncode == 0
-    assert place.appctl("ovsdb-server", "exit").returncode == 0
+def test_default_path_and_removal(bare: Place) -> None:
+    assert bare.ours("--detach", "--pidfile").returncode == 0
+    pid = bare.pid()
+    assert (bare.path / f"ovsdb-server.{pid}.ctl").exists()
+    assert bare.appctl("ovsdb-server", "version").returncode == 0
+    assert bare.appctl("ovsdb-server", "exit").returncode == 0
     wait_until(lambda: not is_alive(pid))
-    assert list(tmp_path.iterdir()) == []
+    assert list(bare.path.iterdir()) == []
 
 
-def test_a_long_path(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 120)
+def test_a_long_path(bare: Place) -> None:
+    deep = bare.path / ("d" * 120)
     deep.mkdir()
-    place = Place(tmp_path)
-    assert place.ours("--detach", "--pidfile", f"--unixctl={deep}/x.ctl").returncode == 0
-    assert place.appctl(f"{deep}/x.ctl", "exit").returncode == 0
+    assert bare.ours("--detach", "--pidfile", f"--unixctl={deep}/x.ctl").returncode == 0
+    assert bare.appctl(f"{deep}/x.ctl", "exit").returncode == 0
 
 
-def test_none(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    assert place.ours("--detach", "--pidfile", "--unixctl=none").returncode == 0
-    assert list(tmp_path.glob("*.ctl")) == []
-    os.kill(place.pid(), signal.SIGTERM)
+def test_none(bare: Place) -> None:
+    assert bare.ours("--detach", "--pidfile", "--unixctl=none").returncode == 0
+    assert list(bare.path.glob("*.ctl")) == []
 
 
-def test_a_socket_that_cannot_be_made(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    ours, c = (run("--unixctl=/nonexistent/x.ctl") for run in (place.ours, place.c))
+def test_a_socket_that_cannot_be_made(bare: Place) -> None:
+    ours, c = (run("--unixctl=/nonexistent/x.ctl") for run in (bare.ours, bare.c))
     assert ours.returncode == c.returncode == 1
     assert ours.stderr.splitlines()[-1] == c.stderr.splitlines()[-1]

@@ -126,10 +126,9 @@ SPECS = [
 
 def test_specs_do_what_they_do_in_c(vlog: Vlog, tmp_path: Path) -> None:
     """Each of SPECS in turn, on both servers: same answer, same levels, same patterns."""
-    place = Place(tmp_path)
     vlog.close_console()
-    assert place.c("--detach", "--pidfile=c.pid", "--unixctl=c.ctl").returncode == 0
-    try:
+    with Place(tmp_path) as place:
+        assert place.c("--detach", "--pidfile=c.pid", "--unixctl=c.ctl").returncode == 0
         for spec in SPECS:
             c = place.appctl("c.ctl", "vlog/set", spec)
             try:
@@ -143,8 +142,6 @@ def test_specs_do_what_they_do_in_c(vlog: Vlog, tmp_path: Path) -> None:
             assert [line for line in listed if line in c_listed] == c_listed, spec
             patterns = place.appctl("c.ctl", "vlog/list-pattern").stdout
             assert vlog.list_patterns() == patterns, spec
-    finally:
-        place.appctl("c.ctl", "exit")
 
 
 def test_verbosity_names_the_spec_in_its_error(vlog: Vlog) -> None:

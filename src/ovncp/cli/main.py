@@ -16,6 +16,7 @@ VERBS = {
     "up": ("ovncp.cli.up", "run NB, SB and ovn-northd in the foreground"),
     "ovsdb-server": ("ovncp.cli.ovsdb_server", "the database server, as ovsdb-server(1)"),
     "ovsdb-tool": ("ovncp.cli.ovsdb_tool", "work on database files, as ovsdb-tool(1)"),
+    "db": ("ovncp.cli.db", "make, move and check databases, wherever they are kept"),
     "top": ("ovncp.cli.top", "show live how a server fares"),
     "simulate": ("ovncp.cli.simulate", "load a server as hypervisors and a CMS would"),
     "log-contract": ("ovncp.cli.log_contract", "try whether an engine keeps what a log promises"),

@@ -89,11 +89,13 @@ def parse(
     table: Sequence[Option],
     hooks: Mapping[str, Hook] | None = None,
     permute: bool = True,
+    negative: bool = False,
 ) -> Parsed:
     """Read `argv` (without the program's name) by `table`.
 
     `hooks` maps an option's name to what is done, with its value, as soon as it is read.  With
     `permute` options may follow other arguments; without, the first other argument ends them.
+    With `negative`, a word such as -10m is an argument.
     Raises OptionError with the words of getopt_long(3).
     """
     reader = _Reader(list(argv), table, hooks or {})
@@ -103,7 +105,7 @@ def parse(
             break
         if word.startswith("--"):
             reader.long(word)
-        elif len(word) > 1 and word.startswith("-"):
+        elif len(word) > 1 and word.startswith("-") and not (negative and word[1].isdigit()):
             reader.cluster(word)
         else:
             reader.arguments.append(word)

@@ -173,9 +173,9 @@ def _absolute(file: str | None) -> str | None:
     return os.path.abspath(file)
 
 
-_WORKER = (
-    "import sys; sys.path[:] = {path!r}; from ovncp.cli import worker; "
-    "sys.exit(worker.main({channel}, {connection}, sys.argv[1:]))"
+_PROCESS = (
+    "import sys; sys.path[:] = {path!r}; from ovncp.cli import {module}; "
+    "sys.exit({module}.main({arguments}))"
 )
 
 
@@ -183,11 +183,16 @@ def worker_command_line(argv: Sequence[str]) -> CommandLine:
     """How to start a worker of a server that was started with `argv`."""
 
     def of(channel: int, connection: int) -> Sequence[str]:
-        script = _WORKER.format(path=sys.path, channel=channel, connection=connection)
-        # As with the shims, nothing but that path says where modules come from.
-        return [sys.executable, "-IS", "-c", script, *argv]
+        return [*_command("worker", f"{channel}, {connection}, sys.argv[1:]"), *argv]
 
     return of
+
+
+def _command(module: str, arguments: str) -> list[str]:
+    """How to start a process of the `main` of a module of this package."""
+    script = _PROCESS.format(path=sys.path, module=module, arguments=arguments)
+    # As with the shims, nothing but that path says where modules come from.
+    return [sys.executable, "-IS", "-c", script]
 
 
 def _number(parsed: Parsed, name: str, default: int) -> int:
@@ -254,6 +259,7 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon, argv: Sequence[
         save=settings.saved.save if settings.saved is not None else None,
         n_workers=settings.n_workers,
         worker=worker_command_line(argv),
+        upkeep=_command("upkeep", ""),
     )
     stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     unixctl = Unixctl(PROGRAM, version.text(PROGRAM), settings.unixctl)
@@ -262,7 +268,9 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon, argv: Sequence[
     if runtime.workers is not None:
         shared = [runtime.workers.shared(command) for command in shared]
     unixctl.register_all(shared)
-    subject = Subject(server, runtime.remotes, runtime.compaction.latest)
+    subject = Subject(
+        server, runtime.remotes.running, runtime.compaction.latest, runtime.clusters
+    )
     watch = Watch(subject, runtime.workers)
     unixctl.register_all(watch.commands())
     try:

@@ -7,18 +7,19 @@ verb imports what it needs when it runs.
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 from ovncp.cli import options, version
 from ovncp.cli.options import Argument, Option, OptionError
 from ovncp.ops.refusal import Refusal
-from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.errors import UNKNOWN_TAG, OvsdbError
 from ovncp.server import dirs
 
 if TYPE_CHECKING:
     from ovncp.ops.database_file import UuidSource
+    from ovncp.ops.raft_record import Header
     from ovncp.ovsdb.schema import DatabaseSchema
     from ovncp.server.vlog import Vlog
 
@@ -26,19 +27,20 @@ PROGRAM = "ovsdb-tool"
 
 # Of compare-versions and the tests of a file's kind; 1 is for errors.
 FALSE_STATUS = 2
+# Of db-cid, while the server has not joined its cluster.
+UNKNOWN_STATUS = 2
+
+_ELECTION_TIMERS_MSEC = range(100, 600_001)
 
 TOOL_OPTIONS = (
     Option("more", short="m", help="increase show-log verbosity"),
     Option("rbac-role", Argument.REQUIRED, metavar="ROLE", help="RBAC role for transact and query"),
+    Option("cid", Argument.REQUIRED, metavar="UUID", help="the cluster for join-cluster"),
+    Option("election-timer", Argument.REQUIRED, metavar="MS", help="for create-cluster"),
     Option("option", short="o", help="list the options, one on each line"),
-)
-CLUSTER_OPTIONS = (
-    Option("cid", Argument.REQUIRED, metavar="UUID"),
-    Option("election-timer", Argument.REQUIRED, metavar="MS"),
 )
 TABLE = (
     *TOOL_OPTIONS,
-    *CLUSTER_OPTIONS,
     *options.VLOG_OPTIONS,
     *options.GENERAL_OPTIONS,
 )
@@ -47,10 +49,11 @@ TABLE = (
 class Call(NamedTuple):
     """One run of a verb: its arguments, and the options that verbs look at."""
 
-    verb: str
     arguments: list[str]
     verbosity: int
     role: str
+    cluster_id: str | None
+    election_timer_msec: int
 
     def argument(self, place: int, default: Callable[[], str]) -> str:
         """The argument at `place`, or the default where there is none."""
@@ -100,7 +103,36 @@ def _run(argv: Sequence[str]) -> int:
     if command.writes:
         log.install()
     verbosity = sum(option == "more" for option, _ in parsed.options)
-    return command.run(Call(name, arguments, verbosity, parsed.last("rbac-role") or "")) or 0
+    call = Call(
+        arguments,
+        verbosity,
+        parsed.last("rbac-role") or "",
+        _cluster_id(parsed.last("cid")),
+        _election_timer(parsed.last("election-timer")),
+    )
+    return command.run(call) or 0
+
+
+def _cluster_id(text: str | None) -> str | None:
+    if text is None:
+        return None
+    from ovncp.ovsdb.atom import uuid_from_string
+
+    uuid = uuid_from_string(text)
+    if uuid is None or not uuid.strip("0-"):
+        raise Refusal(f"{text}: not a valid UUID")
+    return uuid
+
+
+def _election_timer(text: str | None) -> int:
+    """In milliseconds, 0 where none is given."""
+    if text is None:
+        return 0
+    if not text.isdecimal() or int(text) not in _ELECTION_TIMERS_MSEC:
+        limits = f"{_ELECTION_TIMERS_MSEC.start} and {_ELECTION_TIMERS_MSEC.stop - 1}"
+        message = f"election timer must be between {limits}, in msec."
+        raise OvsdbError(UNKNOWN_TAG, message)
+    return int(text)
 
 
 def _put(text: str, stream: BinaryIO | None = None) -> None:
@@ -257,6 +289,12 @@ def _database_schema(call: Call) -> "DatabaseSchema":
     return database_file.read_schema(call.argument(0, default_db))
 
 
+def _db_name(call: Call) -> None:
+    from ovncp.ops import database_file
+
+    _put(f"{database_file.read_name(call.argument(0, default_db))}\n")
+
+
 def _of_database(attribute: str) -> "Run":
     return lambda call: _put(f"{getattr(_database_schema(call), attribute)}\n")
 
@@ -296,15 +334,70 @@ def _show_log(call: Call) -> None:
 # Verbs of clustered databases
 
 
-def _of_cluster(call: Call) -> NoReturn:
-    """A verb that reads one clustered file: no such file is read yet."""
+def _create_cluster(call: Call) -> None:
+    from ovncp.ops import raft_create
+
+    path, source, address = call.arguments
+    schema, content = _content(source)
+    raft_create.persist(schema, source)
+    raft_create.create_cluster(
+        path, schema, content, address, _uuid_source(), call.election_timer_msec
+    )
+
+
+def _content(path: str) -> "tuple[DatabaseSchema, Iterable[bytes]]":
+    """The schema and the content for a new cluster, from a schema file or a standalone one."""
+    from ovncp.ops import database_file, schema_file
+
+    try:
+        return schema_file.read(path), (b"{}",)
+    except OvsdbError:  # Then it is a database file, or what is wrong with it is told as of one.
+        database = database_file.read(path, _uuid_source())
+    comment = f"created from {path}"
+    return database.schema, database_file.snapshot(database, comment, _now_msec())
+
+
+def _join_cluster(call: Call) -> None:
+    from ovncp.ops import raft_create
+
+    path, name, address, *remotes = call.arguments
+    raft_create.join_cluster(path, name, address, remotes, _uuid_source(), call.cluster_id)
+
+
+def _cluster_to_standalone(call: Call) -> None:
+    from ovncp.ops import cluster_to_standalone
+
+    damage = cluster_to_standalone.convert(*call.arguments)
+    if damage is not None:
+        raise Refusal(damage)
+
+
+def _check_cluster(call: Call) -> None:
+    from ovncp.ops import check_cluster
+
+    for text in check_cluster.check(call.arguments):
+        _put(text)
+
+
+def _cluster_header(call: Call) -> "Header":
+    from ovncp.ops import raft_file
+
     if _is_standalone(call) == 0:
         raise Refusal(f"{call.arguments[0]}: not a clustered database")
-    _refuse(call)
+    return raft_file.read_header(call.arguments[0])
 
 
-def _refuse(call: Call) -> NoReturn:
-    raise Refusal(f"{call.verb}: clustered databases are not supported yet")
+def _db_cid(call: Call) -> int:
+    cluster_id = _cluster_header(call).cluster_id
+    if cluster_id is None:
+        _put(f"{call.arguments[0]}: cluster ID not yet known\n", sys.stderr.buffer)
+        return UNKNOWN_STATUS
+    _put(f"{cluster_id}\n")
+    return 0
+
+
+def _of_cluster(attribute: str) -> "Run":
+    return lambda call: _put(f"{getattr(_cluster_header(call), attribute)}\n")
 
 
 Run = Callable[[Call], int | None]
@@ -335,19 +428,25 @@ _DB, _SCHEMA = "[db]", "[schema]"
 
 COMMANDS = {
     "create": Command(_create, "[db [schema]]", 0, 2, "create DB with the given SCHEMA", True),
-    "create-cluster": Command(_refuse, "db contents local", 3, 3),
-    "join-cluster": Command(_refuse, "db name local remote...", 4, None),
+    "create-cluster": Command(
+        _create_cluster, "db contents local", 3, 3, "create first DB of a C cluster", True
+    ),
+    "join-cluster": Command(
+        _join_cluster, "db name local remote...", 4, None, "create DB that joins a cluster", True
+    ),
     "compact": Command(_compact, "[db [dst]]", 0, 2, "compact DB in place (or to DST)", True),
     "convert": Command(
         _convert, "[db [schema [dst]]]", 0, 3, "convert DB to SCHEMA (to DST)", True
     ),
     "needs-conversion": Command(_needs_conversion, "", 0, 2),
-    "db-name": Command(_of_database("name"), _DB, 0, 1, "report name of DB's schema"),
+    "db-name": Command(_db_name, _DB, 0, 1, "report name of DB's schema"),
     "db-version": Command(_of_database("version"), _DB, 0, 1, "report version of DB's schema"),
     "db-cksum": Command(_of_database("cksum"), _DB, 0, 1, "report checksum of DB's schema"),
-    "db-cid": Command(_of_cluster, "db", 1, 1),
-    "db-sid": Command(_of_cluster, "db", 1, 1),
-    "db-local-address": Command(_of_cluster, "db", 1, 1),
+    "db-cid": Command(_db_cid, "db", 1, 1, "report DB's cluster ID"),
+    "db-sid": Command(_of_cluster("server_id"), "db", 1, 1, "report DB's server ID"),
+    "db-local-address": Command(
+        _of_cluster("local_address"), "db", 1, 1, "report DB's address within its cluster"
+    ),
     "db-is-clustered": Command(_is_clustered, "db", 1, 1, "test whether DB is clustered"),
     "db-is-standalone": Command(_is_standalone, "db", 1, 1, "test whether DB is standalone"),
     "schema-name": Command(_of_schema("name"), _SCHEMA, 0, 1, "report SCHEMA's name"),
@@ -356,11 +455,13 @@ COMMANDS = {
     "query": Command(_query, "[db] trns", 1, 2, "execute read-only transaction on DB"),
     "transact": Command(_transact, "[db] trns", 1, 2, "execute read/write transaction on DB", True),
     "show-log": Command(_show_log, _DB, 0, 1, "print DB's log entries"),
-    "check-cluster": Command(_refuse, "db...", 1, None),
+    "check-cluster": Command(_check_cluster, "db...", 1, None, "check DBs of a cluster"),
     "compare-versions": Command(_compare_versions, "a op b", 3, 3, "compare schema versions"),
     "help": Command(_help, "", 0, None),
     "list-commands": Command(_list_commands, "", 0, None),
-    "cluster-to-standalone": Command(_refuse, "db clusterdb", 2, 2),
+    "cluster-to-standalone": Command(
+        _cluster_to_standalone, "db clusterdb", 2, 2, "create DB from a cluster's CLUSTERDB", True
+    ),
 }
 _TEXT_HOOKS = {
     "help": _exit_with(usage),

@@ -13,18 +13,16 @@ from functools import partial
 import uvloop
 
 from ovncp.cli import options
+from ovncp.cli.connect import connector, tls_files
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.cli.ovsdb_server import TLS_OPTIONS
+from ovncp.cli.progress import Progress
 from ovncp.ops.refusal import Refusal
 from ovncp.ops.simulate import plot, simulation
-from ovncp.ops.simulate.client import Connect
 from ovncp.ops.simulate.plan import Plan
 from ovncp.ops.simulate.process import allow_files
 from ovncp.ops.simulate.report import Report
 from ovncp.ops.simulate.simulation import Endpoints, Load, Simulation
-from ovncp.server import stream
-from ovncp.server.stream import Target, TargetError
-from ovncp.server.tls import TlsFiles
 
 PROGRAM = "ovncp simulate"
 
@@ -109,23 +107,14 @@ def settings_of(parsed: Parsed) -> Settings:
         storm=parsed.has("storm"),
         keep=parsed.has("keep"),
     )
-    files = TlsFiles(
-        private_key=parsed.last("private-key"),
-        certificate=parsed.last("certificate"),
-        ca_cert=parsed.last("bootstrap-ca-cert") or parsed.last("ca-cert"),
-        peer_ca_cert=parsed.last("peer-ca-cert"),
-        bootstrap=parsed.has("bootstrap-ca-cert"),
-        protocols=parsed.last("ssl-protocols"),
-        ciphers=parsed.last("ssl-ciphers"),
-        ciphersuites=parsed.last("ssl-ciphersuites"),
-    )
+    files = tls_files(parsed)
     (target,) = parsed.arguments
     northbound = parsed.last("northbound")
     pid = int(number("pid", 0, 0, whole=True))
     endpoints = Endpoints(
         target=target,
-        southbound=_connect(target, files),
-        northbound=None if northbound is None else _connect(northbound, files),
+        southbound=connector(target, files),
+        northbound=None if northbound is None else connector(northbound, files),
         pid=pid or None,
     )
     return Settings(
@@ -147,26 +136,9 @@ def _number(parsed: Parsed, name: str, default: float, least: float, whole: bool
     return value
 
 
-def _connect(text: str, files: TlsFiles) -> Connect:
-    try:
-        target = Target.parse(text)
-    except TargetError as error:
-        raise Refusal(str(error)) from error
-    if target.is_passive:
-        raise Refusal(f"{text}: a target is something to connect to: tcp:, ssl: or unix:")
-
-    async def connect(factory: Callable[[], asyncio.Protocol]) -> asyncio.BaseTransport:
-        try:
-            return await stream.connect(target, factory, lambda: files)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), text) from error
-
-    return connect
-
-
 def main(argv: Sequence[str]) -> int:
     """Run it; `argv` is without the verb. Returns the exit status: 2 if something was lost."""
-    show = _progress if sys.stderr.isatty() else _no_progress
+    show = Progress()
     try:
         parsed = options.parse(argv, TABLE)
         if parsed.has("help"):
@@ -179,18 +151,18 @@ def main(argv: Sequence[str]) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(settings, show))
     except (OptionError, Refusal, OSError) as error:
-        show("")
+        show.clear()
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
-        show("")
+        show.clear()
         return _INTERRUPTED_STATUS
 
 
-async def _run(settings: Settings, show: Callable[[str], None]) -> int:
+async def _run(settings: Settings, show: Progress) -> int:
     if settings.clean:
         n_rows = await simulation.clean(settings.endpoints, show)
-        show("")
+        show.clear()
         print(f"{n_rows:,} rows deleted")
         return 0
     # What is kept is in no cycle that ends; looking through it again would be a stall of its own.
@@ -198,7 +170,7 @@ async def _run(settings: Settings, show: Callable[[str], None]) -> int:
     running = Simulation(settings.endpoints, settings.plan, settings.load, show)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupt(running))
     report = await running.run()
-    show("")
+    show.clear()
     _print(report, settings)
     return 0 if report.is_whole else 2
 
@@ -223,12 +195,3 @@ def _print(report: Report, settings: Settings) -> None:
         print(json.dumps(report.to_json(), indent=2))
     else:
         print(report.text(), end="")
-
-
-def _progress(words: str) -> None:
-    """Show one line that the next one takes the place of."""
-    print(f"\r\033[K{words[:120]}", end="", file=sys.stderr, flush=True)
-
-
-def _no_progress(_: str) -> None:
-    """Nobody looks."""

@@ -117,6 +117,11 @@ class Lease(ABC):
     """Fencing token: larger for each new holder of the name, so that whoever is acted upon can
     refuse one who has lost the lease and does not know it yet."""
 
+    @property
+    @abstractmethod
+    def is_held(self) -> bool:
+        """Whether it is neither released nor lost, as far as is known here."""
+
     @abstractmethod
     async def renew(self) -> None:
         """Start the time to live anew.  Raises `LeaseLost` when it has run out already."""
@@ -153,8 +158,12 @@ class Log(ABC):
         """
 
     @abstractmethod
-    async def append(self, index: int, entries: Sequence[bytes]) -> None:
+    async def append(
+        self, index: int, entries: Sequence[bytes], guards: Sequence[Lease] = ()
+    ) -> None:
         """Append `entries` at `index` and on, and return when they are durable.
+
+        That is done only if `guards`, leases of this handle, are all held at that moment.
 
         Each entry is one JSON text without a new-line in it.  All of them are appended or none.
         (A machine that crashes meanwhile may keep the first few of a batch that nobody was told
@@ -162,9 +171,20 @@ class Log(ABC):
 
         Raises:
             Conflict: `index` is not the next free one.
+            LeaseLost: one of `guards` is not held any more.
             OutcomeUnknown: the entries may have been appended.
             LogError: they were not, and will not appear later; the log stays usable.
         """
+
+    turn_is_asked = False
+    """Whether another handle has asked for its turn; whoever gives way to it sets this to false."""
+
+    async def ask_for_turn(self) -> None:
+        """Ask the other handles to let an append of this one come before their next.
+
+        A courtesy that keeps servers which all write from outrunning one of them. Raises LogError.
+        """
+        raise LogError("only this handle appends")
 
     @abstractmethod
     def read(self, from_index: int) -> AsyncIterator[list[Entry]]:
@@ -182,6 +202,10 @@ class Log(ABC):
     @abstractmethod
     def follow(self, from_index: int) -> AsyncIterator[list[Entry]]:
         """As `read`, then wait for further entries for ever; ends when the log is closed."""
+
+    @abstractmethod
+    async def grown(self, index: int) -> None:
+        """Return when there is an entry `index` as far as is known here, or the log is closed."""
 
     @abstractmethod
     async def snapshot(self) -> Snapshot:
@@ -242,6 +266,14 @@ class Log(ABC):
     @abstractmethod
     async def acquire(self, name: str, ttl_ms: int) -> Lease:
         """Wait for the lease on `name` and take it, for `ttl_ms` milliseconds unless renewed."""
+
+    @abstractmethod
+    async def try_acquire(self, name: str, ttl_ms: int) -> Lease | None:
+        """As `acquire`, but None if somebody holds it."""
+
+    @abstractmethod
+    async def seize(self, name: str, ttl_ms: int) -> Lease:
+        """As `acquire`, but take it from whoever holds it."""
 
     @abstractmethod
     async def close(self) -> None:

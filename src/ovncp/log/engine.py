@@ -22,7 +22,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ovncp.log.base import (
     Chunks,
@@ -31,10 +31,12 @@ from ovncp.log.base import (
     Corrupt,
     Entry,
     Lease,
+    LeaseLost,
     Log,
     LogError,
     OutcomeUnknown,
 )
+from ovncp.log.engine_status import EngineStatus
 from ovncp.log.growth import Growth
 from ovncp.log.timed_lease import TimedLease
 
@@ -42,8 +44,8 @@ _logger = logging.getLogger("ovncp.log")
 
 T = TypeVar("T")
 
-LOG, LEASES = "log", "leases"
-"""What a hint may be about."""
+LOG, LEASES, TURN = "log", "leases", "turn"
+"""What a hint may be about: `TURN` is that another handle asks for its turn."""
 
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.2
@@ -72,10 +74,11 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What takes the indexes from `index` on before `next_index`."""
+    """What takes the indexes from `index` on before `next_index`, while `guards` are held."""
 
     index: int
     next_index: int
+    guards: Sequence[TimedLease]
 
 
 C = TypeVar("C", bound=Change)
@@ -100,6 +103,15 @@ class Usage:
     quota: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A lease that is held: its fencing token, and whose it is, as the engine names holders."""
+
+    name: str
+    token: int
+    holder: str
+
+
 class EngineLog(Log, Generic[C]):
     """A handle to a log on an engine; `C` is what the engine needs to know of a change."""
 
@@ -108,6 +120,7 @@ class EngineLog(Log, Generic[C]):
         self.name = name
         self.writer = secrets.token_hex(16)
         self._head = head
+        self._base = 0
         self._timeout_s = timeout_ms / 1000
         self._turn = asyncio.Lock()
         self._one_snapshot = asyncio.Lock()
@@ -141,7 +154,9 @@ class EngineLog(Log, Generic[C]):
         """
 
     @abstractmethod
-    def _batch(self, index: int, entries: Sequence[bytes]) -> AbstractAsyncContextManager[C]:
+    def _batch(
+        self, index: int, entries: Sequence[bytes], guards: Sequence[TimedLease]
+    ) -> AbstractAsyncContextManager[C]:
         """The change that appends `entries` at `index`; what it needs is there until the end."""
 
     @abstractmethod
@@ -163,15 +178,50 @@ class EngineLog(Log, Generic[C]):
 
     @abstractmethod
     def _hints(self) -> AsyncIterator[set[str]]:
-        """What has changed, of `LOG` and `LEASES`: both at first.  Raises LogError at the end."""
+        """What has changed: at first `LOG` and `LEASES`.  Raises LogError at the end."""
 
     @abstractmethod
     async def _take(self, name: str, ttl_ms: int) -> TimedLease | float:
         """The lease `name`, or in how many seconds at the latest to try again.  Raises LogError."""
 
     @abstractmethod
+    async def _evict(self, name: str) -> None:
+        """End the lease `name`, whoever holds it.  Raises LogError."""
+
+    @abstractmethod
     async def usage(self) -> Usage:
         """How full the engine is.  Raises LogError."""
+
+    @abstractmethod
+    async def status(self) -> EngineStatus:
+        """What the engine says of itself.  Raises LogError."""
+
+    @abstractmethod
+    async def make_room(self) -> None:
+        """Do what the engine does not do by itself to make use of what `compact` left free.
+
+        Also when it refuses writes for lack of room, and then with all that goes without writing.
+        By one handle at a time, unless writes are refused anyway.  Raises LogError.
+        """
+
+    @abstractmethod
+    async def post(self, name: str, text: bytes, ttl_ms: int) -> None:
+        """Show a short `text` under `name` to all handles of the log, for `ttl_ms` milliseconds.
+
+        It takes the place of what this handle showed there before.  Raises LogError.
+        """
+
+    @abstractmethod
+    async def withdraw(self, name: str) -> None:
+        """Show no more what this handle shows under `name`, if anything.  Raises LogError."""
+
+    @abstractmethod
+    async def notices(self) -> dict[str, bytes]:
+        """What handles show now, by name.  Raises LogError."""
+
+    @abstractmethod
+    async def leases(self) -> list[Holding]:
+        """The leases that anybody holds now, by name.  Raises LogError."""
 
     @abstractmethod
     async def _disconnect(self) -> None:
@@ -183,15 +233,31 @@ class EngineLog(Log, Generic[C]):
     def next_index(self) -> int:
         return self._head.next_index
 
-    async def append(self, index: int, entries: Sequence[bytes]) -> None:
-        self._check_open()
-        await self._unbroken(self._append(index, entries))
+    @property
+    def snapshot_index(self) -> int:
+        """The snapshot's index as far as this handle knows; others may have saved later ones."""
+        return self._base
 
-    async def _append(self, index: int, entries: Sequence[bytes]) -> None:
+    async def find_snapshot(self) -> int:
+        """The snapshot's index as it is now.  Raises LogError."""
+        return (await self._next_page(self.next_index, 1)).base
+
+    async def append(
+        self, index: int, entries: Sequence[bytes], guards: Sequence[Lease] = ()
+    ) -> None:
+        self._check_open()
+        held = [lease for lease in guards if isinstance(lease, TimedLease) and lease.is_held]
+        if len(held) < len(guards):
+            raise _lease_lost(self.name, guards)
+        await self._unbroken(self._append(index, entries, held))
+
+    async def _append(
+        self, index: int, entries: Sequence[bytes], guards: Sequence[TimedLease]
+    ) -> None:
         async with self._turn:
             await self._expect(index)
             if entries:
-                async with self._batch(index, entries) as change:
+                async with self._batch(index, entries, guards) as change:
                     await self._make(change)
 
     async def confirm(self, index: int) -> None:
@@ -221,6 +287,9 @@ class EngineLog(Log, Generic[C]):
         attempt = 0
         while True:
             known = self._head
+            # Somebody may have read a later head while the change was being made ready.
+            if known.next_index != change.index:
+                raise Conflict(f"{self.name}: index {change.index} is not the next one any more")
             try:
                 made, head = await self._propose(change, known, attempt)
             except Unanswered as error:
@@ -232,11 +301,11 @@ class EngineLog(Log, Generic[C]):
             else:
                 self._learn(head)
                 if not made and head == known:
+                    if change.guards:
+                        raise _lease_lost(self.name, change.guards)
                     raise EngineError(f"{self.name}: what was staged for {change.index} is gone")
             if made:
                 return self._growth.notify()
-            if self.next_index != change.index:
-                raise Conflict(f"{self.name}: index {change.index} is not the next one any more")
 
     async def _settle(self, deadline: float) -> bool:
         """Whether the unsettled change was made; OutcomeUnknown if that cannot be found out."""
@@ -324,7 +393,14 @@ class EngineLog(Log, Generic[C]):
         page = await self._page(from_index, limit)
         self._check_open()
         self._learn(page.head)
+        self._base = max(self._base, page.base)
         return page
+
+    async def leave_out(self, index: int) -> str:
+        """See `Log.leave_out`; without its snapshot the database would be all but empty."""
+        if index <= await self.find_snapshot():
+            raise Corrupt(f"{self.name}: the snapshot, as of {index}, cannot be applied")
+        return await super().leave_out(index)
 
     def follow(self, from_index: int) -> AsyncIterator[list[Entry]]:
         """See `Log.follow`; LogError when the engine is out of reach for longer than its time-out.
@@ -332,6 +408,9 @@ class EngineLog(Log, Generic[C]):
         Whoever wants to go on then calls it again, from where it was.
         """
         return self._growth.follow(self.read, from_index)
+
+    async def grown(self, index: int) -> None:
+        await self._growth.until(lambda: self.next_index > index)
 
     async def _listen(self) -> None:
         """Wake those who wait, for ever; they find out by reading what has changed."""
@@ -348,11 +427,14 @@ class EngineLog(Log, Generic[C]):
             attempt += 1
 
     def _wake(self, changed: set[str]) -> None:
+        self.turn_is_asked |= TURN in changed
         if LOG in changed:
             self._growth.notify()
         if LEASES in changed:
             leases_changed, self._leases_changed = self._leases_changed, asyncio.Event()
             leases_changed.set()
+            if self._held and not self._closed:
+                self._in_background(self._renew_held())
 
     # Leases.
 
@@ -360,19 +442,41 @@ class EngineLog(Log, Generic[C]):
         while True:
             self._check_open()
             changed = self._leases_changed  # Before asking, so that a change meanwhile is not lost.
-            taking = self._in_background(self._take(name, ttl_ms))
-            try:
-                taken = await asyncio.shield(taking)
-            except asyncio.CancelledError:
-                self._in_background(_release_if_taken(taking))
-                raise
+            taken = await self._try_take(name, ttl_ms)
             if isinstance(taken, TimedLease):
-                self._held = {lease for lease in self._held if lease.is_held} | {taken}
                 return taken
             # Not wait_for, which may swallow a cancellation.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(taken):
                     await changed.wait()
+
+    async def try_acquire(self, name: str, ttl_ms: int) -> Lease | None:
+        self._check_open()
+        taken = await self._try_take(name, ttl_ms)
+        return taken if isinstance(taken, TimedLease) else None
+
+    async def _try_take(self, name: str, ttl_ms: int) -> TimedLease | float:
+        """As `_take`, but what is taken when nobody waits for it any more is given back."""
+        taking = self._in_background(self._take(name, ttl_ms))
+        try:
+            taken = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            self._in_background(_release_if_taken(taking))
+            raise
+        if isinstance(taken, TimedLease):
+            self._held = {lease for lease in self._held if lease.is_held} | {taken}
+        return taken
+
+    async def seize(self, name: str, ttl_ms: int) -> Lease:
+        while (lease := await self.try_acquire(name, ttl_ms)) is None:
+            await self._evict(name)
+        return lease
+
+    async def _renew_held(self) -> None:
+        """Find out whether somebody has taken a lease from us."""
+        for lease in [lease for lease in self._held if lease.is_held]:
+            with contextlib.suppress(LogError):
+                await lease.renew()
 
     # The end.
 
@@ -394,6 +498,15 @@ class EngineLog(Log, Generic[C]):
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timeout_s
+
+
+def _lease_lost(name: str, guards: Sequence[Lease]) -> LeaseLost:
+    names = ", ".join(sorted(lease.name for lease in guards))
+    return LeaseLost(f"{name}: one of these leases is lost: {names}")
+
+
+SharedLog: TypeAlias = EngineLog[Any]
+"""A log on an engine, whatever that needs to know of a change."""
 
 
 async def _release_if_taken(taking: asyncio.Task[TimedLease | float]) -> None:

@@ -18,9 +18,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-from ovncp.log import etcd_keys, etcd_leases
+from ovncp.log import etcd_keys, etcd_leases, etcd_maintenance
 from ovncp.log.base import Chunks, Corrupt, Entry, LogError, Snapshot
-from ovncp.log.engine import LEASES, LOG, Change, EngineLog, Head, Page, Usage
+from ovncp.log.engine import LEASES, LOG, TURN, Change, EngineLog, Head, Holding, Page, Usage
+from ovncp.log.engine_status import EngineStatus
 from ovncp.log.etcd_client import (
     DEFAULT_TIMEOUT_MS,
     PARAMETERS,
@@ -37,6 +38,7 @@ from ovncp.log.etcd_client import (
     unchanged,
 )
 from ovncp.log.etcd_keys import PIECE_BYTES, BatchHeader, Keys, SnapshotHeader, with_header
+from ovncp.log.etcd_notices import EtcdNotices
 from ovncp.log.etcd_stage import PiecesGone, Stage, read_pieces, staging, sweep
 from ovncp.log.location import Location
 from ovncp.log.timed_lease import TimedLease
@@ -71,6 +73,7 @@ class EtcdLog(EngineLog[EtcdChange]):
         self.identity = identity
         self._client = client
         self._keys = keys
+        self._notices = EtcdNotices(client, keys)
 
     @classmethod
     async def open(cls, location: str) -> EtcdLog:
@@ -120,27 +123,38 @@ class EtcdLog(EngineLog[EtcdChange]):
     # Appending.
 
     @contextlib.asynccontextmanager
-    async def _batch(self, index: int, entries: Sequence[bytes]) -> AsyncIterator[EtcdChange]:
+    async def _batch(
+        self, index: int, entries: Sequence[bytes], guards: Sequence[TimedLease]
+    ) -> AsyncIterator[EtcdChange]:
         body, n_entries = b"\n".join(entries), len(entries)
         if len(body) > PIECE_BYTES:
             async with staging(self._client, self._keys) as stage:
                 n_pieces = await stage.add(body)
                 header = BatchHeader(self.writer, n_entries, stage.name, n_pieces, False)
-                yield self._appending(index, header, b"", stage)
+                yield self._appending(index, header, b"", stage, guards)
         elif len(body) >= _DEFLATED_BYTES:
             header = BatchHeader(self.writer, n_entries, None, 0, True)
-            yield self._appending(index, header, await _deflate(body), None)
+            yield self._appending(index, header, await _deflate(body), None, guards)
         else:
             header = BatchHeader(self.writer, n_entries, None, 0, False)
-            yield self._appending(index, header, body, None)
+            yield self._appending(index, header, body, None, guards)
 
     def _appending(
-        self, index: int, header: BatchHeader, body: bytes, stage: Stage | None
+        self,
+        index: int,
+        header: BatchHeader,
+        body: bytes,
+        stage: Stage | None,
+        guards: Sequence[TimedLease],
     ) -> EtcdChange:
         key, value = self._keys.entry(index), with_header(header, body)
-        conditions = (stage.is_ours(),) if stage else ()
-        puts = (put(key, value), stage.commit_batch(index)) if stage else (put(key, value),)
-        return EtcdChange(index, index + header.n_entries, key, value, conditions, puts)
+        conditions = [unchanged(self._keys.lease(lease.name), lease.token) for lease in guards]
+        puts = [put(key, value)]
+        if stage:
+            conditions.append(stage.is_ours())
+            puts.append(stage.commit_batch(index))
+        next_index = index + header.n_entries
+        return EtcdChange(index, next_index, guards, key, value, tuple(conditions), tuple(puts))
 
     @contextlib.asynccontextmanager
     async def _conversion(
@@ -155,7 +169,7 @@ class EtcdLog(EngineLog[EtcdChange]):
                 put(keys.base, b"%d" % index),
                 stage.commit_snapshot(),
             )
-            yield EtcdChange(index, index + 1, keys.snapshot, value, (stage.is_ours(),), puts)
+            yield EtcdChange(index, index + 1, (), keys.snapshot, value, (stage.is_ours(),), puts)
 
     async def _propose(self, change: EtcdChange, known: Head, attempt: int) -> tuple[bool, Head]:
         keys = self._keys
@@ -357,17 +371,60 @@ class EtcdLog(EngineLog[EtcdChange]):
         self._check_open()
         return await self._client.usage()
 
+    async def status(self) -> EngineStatus:
+        self._check_open()
+        return await etcd_maintenance.read_status(self._client)
+
+    async def make_room(self) -> None:
+        """See `EngineLog.make_room` and `etcd_maintenance`."""
+        self._check_open()
+        [[base]] = (await self._client.txn(then=[get(self._keys.base)])).found
+        # All that can be deleted without writing.
+        await self.compact(int(base.data))
+        quota = (await self._client.usage()).quota
+        await etcd_maintenance.make_room(self._client, self._keys.scratch, quota)
+
+    async def post(self, name: str, text: bytes, ttl_ms: int) -> None:
+        self._check_open()
+        await self._notices.post(name, text, ttl_ms)
+
+    async def withdraw(self, name: str) -> None:
+        self._check_open()
+        await self._notices.withdraw(name)
+
+    async def notices(self) -> dict[str, bytes]:
+        self._check_open()
+        return await self._notices.read()
+
+    async def leases(self) -> list[Holding]:
+        self._check_open()
+        return await etcd_leases.held(self._client, self._keys.leases)
+
     # Hints, leases, the end.
 
     async def _hints(self) -> AsyncIterator[set[str]]:
         keys = self._keys
         async for changed in self._client.watch(keys.now):
-            what = {LOG if key == keys.head else LEASES for key in changed}
-            yield what or {LOG, LEASES}
+            if not changed:
+                self._learn(await self._read_head())
+                yield {LOG, LEASES}
+            yield {self._kind(value) for value in changed if value.key != keys.turn(self.writer)}
+
+    def _kind(self, changed: Value) -> str:
+        if changed.key == self._keys.head and changed.data:
+            self._learn(Head(int(changed.data), changed.changed))
+            return LOG
+        return TURN if changed.key.startswith(self._keys.turns) else LEASES
+
+    async def ask_for_turn(self) -> None:
+        await self._client.txn(then=[put(self._keys.turn(self.writer), b"")])
 
     async def _take(self, name: str, ttl_ms: int) -> TimedLease | float:
         key = self._keys.lease(name)
         return await etcd_leases.take(self._client, key, self.writer, name, ttl_ms)
+
+    async def _evict(self, name: str) -> None:
+        await etcd_leases.evict(self._client, self._keys.lease(name))
 
     async def _disconnect(self) -> None:
         await self._client.close()

@@ -34,8 +34,8 @@ import grpc
 from aetcd import rpc
 
 PARAMETERS = ("ca", "cert", "key", "timeout_ms")
-"""Parameters of a location beside `db`: three PEM files, for TLS (`etcds://`), and how long an
-operation is tried."""
+"""Parameters of a location beside the common ones: three PEM files, for TLS (`etcds://`), and how
+long an operation is tried."""
 
 _PORT = 2379
 DEFAULT_TIMEOUT_MS = 8000
@@ -43,6 +43,7 @@ DEFAULT_TIMEOUT_MS = 8000
 # then never, so it is better asked again soon.  What a slow one does late is found out anyway.
 _FIRST_ATTEMPT_S = 0.5
 _LONGER_EACH_TIME = 1.1
+_DEFRAGMENTATION_S = 600.0
 _PATIENCE_S_PER_BYTE = 2.0 / (1 << 20)
 _HAS_LEADER = ("hasleader", "true")
 # etcd takes pings as abuse when they are less than five seconds apart, or when nothing is asked.
@@ -97,6 +98,32 @@ class Answer:
     succeeded: bool
     revision: int
     found: list[list[Value]]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """What one member says of itself; `problem` is why it says nothing, else "".
+
+    `member` and `leader` are members' ids. Its file is of `allocated` bytes, of which `used` are.
+    """
+
+    host: str
+    problem: str = ""
+    member: int = 0
+    leader: int = 0
+    term: int = 0
+    version: str = ""
+    used: int = 0
+    allocated: int = 0
+    is_learner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What is wrong with a member, in etcd's word for it, and the member's id."""
+
+    name: str
+    member: int
 
 
 # Parts of a transaction.
@@ -162,6 +189,7 @@ class _Member:
         else:
             self.channel = grpc.aio.secure_channel(host, credentials, options=_OPTIONS)
         self.auth = rpc.AuthStub(self.channel)
+        self.cluster = rpc.ClusterStub(self.channel)
         self.kv = rpc.KVStub(self.channel)
         self.lease = rpc.LeaseStub(self.channel)
         self.maintenance = rpc.MaintenanceStub(self.channel)
@@ -268,8 +296,66 @@ class EtcdClient:
                     return int(float(line.split()[1]))
         return None
 
-    async def watch(self, prefix: bytes) -> AsyncIterator[set[bytes]]:
-        """The keys under `prefix` that change from now on: first an empty set, to say it began.
+    # Maintenance, which is of members, not of what they hold together.
+
+    async def statuses(self) -> list[MemberStatus]:
+        """What each member of the location says of itself."""
+        return list(await asyncio.gather(*map(self._status, self._members)))
+
+    async def _status(self, member: _Member) -> MemberStatus:
+        call = _unary(lambda member: member.maintenance.Status, rpc.StatusRequest())
+        try:
+            answer = await self._ask(member, call, _FIRST_ATTEMPT_S)
+        except EngineError as error:
+            return MemberStatus(member.host, error.details)
+        return MemberStatus(
+            member.host,
+            "",
+            answer.header.member_id,
+            answer.leader,
+            answer.raftTerm,
+            answer.version,
+            answer.dbSizeInUse,
+            answer.dbSize,
+            answer.isLearner,
+        )
+
+    async def members(self) -> dict[int, str]:
+        """The names of all members, also of those that the location does not name, by id.
+
+        Raises EngineError.
+        """
+        call = _unary(lambda member: member.cluster.MemberList, rpc.MemberListRequest())
+        return {member.ID: member.name for member in (await self._until_answered(call)).members}
+
+    async def alarms(self) -> list[Alarm]:
+        """The alarms that are up.  Raises EngineError."""
+        answer = await self._until_answered(_alarm(rpc.AlarmRequest.GET, Alarm("NONE", 0)))
+        return [Alarm(rpc.AlarmType.Name(part.alarm), part.memberID) for part in answer.alarms]
+
+    async def disarm(self, alarm: Alarm) -> None:
+        """Take down `alarm`.  Raises EngineError."""
+        await self._until_answered(_alarm(rpc.AlarmRequest.DEACTIVATE, alarm))
+
+    async def defragment(self, host: str) -> None:
+        """Have the member at `host` write its file anew; it answers nobody meanwhile.
+
+        Raises EngineError.
+        """
+        [member] = [member for member in self._members if member.host == host]
+        # So that nobody here waits for it.
+        self._leave(member)
+        call = _unary(lambda member: member.maintenance.Defragment, rpc.DefragmentRequest())
+        await self._ask(member, call, _DEFRAGMENTATION_S)
+
+    async def _ask(self, member: _Member, call: _Call, patience_s: float) -> Any:
+        try:
+            return await call(member, patience_s, await self._metadata(member))
+        except _DRIVER_ERRORS as error:
+            raise _translated(error, member.host) from error
+
+    async def watch(self, prefix: bytes) -> AsyncIterator[list[Value]]:
+        """What changes under `prefix` from now on: first an empty list, to say it began.
 
         Raises EngineError when that cannot be known any longer.
         """
@@ -281,7 +367,7 @@ class EtcdClient:
                 async with asyncio.timeout(self._timeout_s):
                     response = await stream.read()
                 while response is not grpc.aio.EOF and not response.canceled:
-                    yield {event.kv.key for event in response.events}
+                    yield [_value(event.kv) for event in response.events]
                     response = await stream.read()
             finally:
                 stream.cancel()
@@ -361,14 +447,24 @@ def _unary(method: Callable[[_Member], Any], request: Any) -> _Call:
     return call
 
 
+def _alarm(action: Any, alarm: Alarm) -> _Call:
+    kind = rpc.AlarmType.Value(alarm.name)
+    request = rpc.AlarmRequest(action=action, memberID=alarm.member, alarm=kind)
+    return _unary(lambda member: member.maintenance.Alarm, request)
+
+
 def _watch_request(prefix: bytes) -> rpc.WatchRequest:
     create = rpc.WatchCreateRequest(key=prefix, range_end=prefix_end(prefix))
     return rpc.WatchRequest(create_request=create)
 
 
+def _value(pair: Any) -> Value:
+    return Value(pair.key, pair.value, pair.create_revision, pair.mod_revision)
+
+
 def _answer(response: rpc.TxnResponse) -> Answer:
     found = [
-        [Value(kv.key, kv.value, kv.create_revision, kv.mod_revision) for kv in part.kvs]
+        [_value(kv) for kv in part.kvs]
         for part in (op.response_range for op in response.responses if op.HasField(_RANGE))
     ]
     return Answer(response.succeeded, response.header.revision, found)

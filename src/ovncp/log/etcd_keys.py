@@ -2,10 +2,13 @@
 
     now/head        the next free index
     now/lease/NAME  who holds the lease: there as long as its etcd lease lives
+    now/turn/ID     written when the writer of that name asks the others for its turn
     identity        the uuid of this log
     base            the snapshot's index: entries up to it are for nobody to read
     snapshot        the manifest: a header, then the schema; the rest is staged
     entry/INDEX     a batch, named by the index of its first entry: a header, then the entries
+    notice/NAME     what a server shows to the others: there as long as its etcd lease lives
+    scratch         written to and deleted, to have etcd count what it has in use
     stage/ID        whose the pieces of that name are, see `etcd_stage`
     piece/ID/N      1 MiB each, deflated, of what is too large for one request
 
@@ -35,16 +38,28 @@ class Keys:
         self.now = self.root + b"now/"
         self.head = self.now + b"head"
         self.identity = self.root + b"identity"
+        self.leases = self.now + b"lease/"
+        self.turns = self.now + b"turn/"
         self.base = self.root + b"base"
         self.snapshot = self.root + b"snapshot"
         self.entries = self.root + b"entry/"
         self.entries_end = prefix_end(self.entries)
+        self.notices = self.root + b"notice/"
+        self.scratch = self.root + b"scratch"
         self.stages = self.root + b"stage/"
         self.pieces = self.root + b"piece/"
 
+    def turn(self, writer: str) -> bytes:
+        """The key by which `writer` asks for its turn."""
+        return self.turns + writer.encode()
+
     def lease(self, name: str) -> bytes:
         """The key of the lease `name`."""
-        return self.now + b"lease/" + name.encode()
+        return self.leases + name.encode()
+
+    def notice(self, name: str) -> bytes:
+        """The key of the notice `name`."""
+        return self.notices + name.encode()
 
     def entry(self, index: int) -> bytes:
         """The key of the batch that begins with entry `index`."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ovncp.log.etcd_client import EtcdClient, get, put, unchanged
+from ovncp.log.engine import Holding
+from ovncp.log.etcd_client import EtcdClient, get, get_range, prefix_end, put, unchanged
 from ovncp.log.timed_lease import TimedLease
 
 _AT_THE_LATEST_S = 5.0
@@ -32,6 +33,13 @@ class EtcdLease(TimedLease):
         await self._client.revoke(self._lease)
 
 
+async def evict(client: EtcdClient, key: bytes) -> None:
+    """End the lease at `key`, if there is one.  Raises LogError."""
+    [held] = (await client.txn(then=[get(key)])).found
+    if held:
+        await client.revoke(int(held[0].data.split()[1]))
+
+
 async def take(
     client: EtcdClient, key: bytes, holder: str, name: str, ttl_ms: int
 ) -> EtcdLease | float:
@@ -52,3 +60,12 @@ async def take(
         return EtcdLease(client, lease, name, found[0].created, ttl_ms, asked_at)
     await client.revoke(lease)
     return _AT_THE_LATEST_S
+
+
+async def held(client: EtcdClient, prefix: bytes) -> list[Holding]:
+    """The leases whose keys begin with `prefix`.  Raises LogError."""
+    [values] = (await client.txn(then=[get_range(prefix, prefix_end(prefix))])).found
+    return [
+        Holding(value.key[len(prefix) :].decode(), value.created, value.data.split()[0].decode())
+        for value in values
+    ]

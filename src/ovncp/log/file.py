@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 from ovncp.log.base import Chunks, Conflict, Entry, Lease, Log, LogError, Snapshot
 from ovncp.log.chunks import cut
 from ovncp.log.growth import Growth
-from ovncp.log.leases import LocalLeases
+from ovncp.log.leases import LocalLeases, check
 from ovncp.log.logfile import LogFile
 from ovncp.log.rewrite import Rewrite
 
@@ -55,7 +55,10 @@ class FileLog(Log):
         if index != self.next_index:
             raise Conflict(f"index {index} is not the next one, {self.next_index}")
 
-    async def append(self, index: int, entries: Sequence[bytes]) -> None:
+    async def append(
+        self, index: int, entries: Sequence[bytes], guards: Sequence[Lease] = ()
+    ) -> None:
+        check(guards)
         await self._owned(self._append, index, entries)
 
     def _append(self, index: int, entries: Sequence[bytes]) -> None:
@@ -73,6 +76,9 @@ class FileLog(Log):
 
     def follow(self, from_index: int) -> AsyncIterator[list[Entry]]:
         return self._growth.follow(self.read, from_index)
+
+    async def grown(self, index: int) -> None:
+        await self._growth.until(lambda: self.next_index > index)
 
     async def snapshot(self) -> Snapshot:
         return await self._owned(self.file.snapshot)
@@ -119,6 +125,14 @@ class FileLog(Log):
     async def acquire(self, name: str, ttl_ms: int) -> Lease:
         self._check_open()
         return await self._leases.acquire(name, ttl_ms)
+
+    async def try_acquire(self, name: str, ttl_ms: int) -> Lease | None:
+        self._check_open()
+        return self._leases.try_acquire(name, ttl_ms)
+
+    async def seize(self, name: str, ttl_ms: int) -> Lease:
+        self._check_open()
+        return self._leases.seize(name, ttl_ms)
 
     async def close(self) -> None:
         self._closed = True

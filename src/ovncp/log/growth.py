@@ -27,6 +27,11 @@ class Growth:
         self._closed = True
         self.notify()
 
+    async def until(self, is_true: Callable[[], bool]) -> None:
+        """Return when `is_true`, asked again after each notification, or the log is closed."""
+        while not self._closed and not is_true():
+            await self._changed.wait()
+
     async def follow(self, read: Read, from_index: int) -> AsyncIterator[list[Entry]]:
         """What `read` gives from `from_index` on, again after each notification."""
         while not self._closed:

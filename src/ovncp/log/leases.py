@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 from ovncp.log.base import Lease, LeaseLost, LogError
 
@@ -31,15 +32,31 @@ class LocalLease(Lease):
     async def release(self) -> None:
         self.end()
 
+    @property
+    def is_held(self) -> bool:
+        return not self._ended.is_set()
+
     async def lost(self) -> None:
         await self._ended.wait()
 
     def end(self) -> None:
         """Tell the holder that the lease is over and let the next one have it."""
-        if not self._ended.is_set():
-            self._timer.cancel()
-            self._ended.set()
+        if self.drop():
             self._leases.pass_on(self.name)
+
+    def drop(self) -> bool:
+        """Tell the holder that the lease is over; whether it was not before."""
+        was_held = self.is_held
+        self._timer.cancel()
+        self._ended.set()
+        return was_held
+
+
+def check(guards: Sequence[Lease]) -> None:
+    """Raise LeaseLost unless all of `guards` are held."""
+    for lease in guards:
+        if not lease.is_held:
+            raise LeaseLost(f"lease {lease.name} with token {lease.token} is lost")
 
 
 class LocalLeases:
@@ -62,6 +79,16 @@ class LocalLeases:
             if not granted.cancelled():  # Granted while being cancelled: nobody would hold it.
                 granted.result().end()
             raise
+
+    def try_acquire(self, name: str, ttl_ms: int) -> LocalLease | None:
+        """See `Log.try_acquire`."""
+        return None if name in self._held else self._grant(name, ttl_ms)
+
+    def seize(self, name: str, ttl_ms: int) -> LocalLease:
+        """See `Log.seize`."""
+        if name in self._held:
+            self._held[name].drop()
+        return self._grant(name, ttl_ms)
 
     def _grant(self, name: str, ttl_ms: int) -> LocalLease:
         self._last_token += 1

@@ -1,6 +1,7 @@
 """Where an engine keeps a database: `SCHEME://[USER[:PASSWORD]@]HOST[:PORT],.../PATH?db=NAME&...`.
 
-The parameter `db` names the database within what the rest names; an engine has further ones.
+The parameter `db` names the database within what the rest names; those of `COMMON` there are on any
+engine, and each has further ones.
 Credentials are percent-encoded (RFC 3986), and are never shown.
 """
 
@@ -12,6 +13,9 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from ovncp.log.base import LogError
+
+COMMON = ("db", "keep_mb", "keep_s")
+"""Parameters of every location; `log.retention` has what the last two mean."""
 
 # By hand, as urllib knows no list of hosts.
 _LOCATION = re.compile(
@@ -32,7 +36,7 @@ class Location:
 
     @classmethod
     def parse(cls, text: str, known: Collection[str] | None = None) -> Location:
-        """Parse `text`; `known` are the parameters that its engine has beside `db`, if it says so.
+        """Parse `text`; `known` are the parameters that its engine has, if it says so.
 
         Raises LogError if it is not a location, names no database, or has another parameter.
         """
@@ -61,9 +65,11 @@ class Location:
             raise LogError(f"{self}: a host is missing")
         if not self.parameters.get("db"):
             raise LogError(f"{self}: the parameter db=NAME is missing")
+        for name in ("keep_mb", "keep_s"):
+            self.number(name, 0, "seconds or MiB")
         for name in self.parameters:
-            if known is not None and name not in {"db", *known}:
-                names = ", ".join(sorted({"db", *known}))
+            if known is not None and name not in {*COMMON, *known}:
+                names = ", ".join(sorted({*COMMON, *known}))
                 raise LogError(f"{self}: there is no parameter {name!r}; there are: {names}")
 
     @property
@@ -73,9 +79,15 @@ class Location:
 
     def milliseconds(self, name: str, default: int) -> int:
         """The parameter `name`, a positive number of milliseconds."""
+        if not (number := self.number(name, default, "milliseconds")):
+            raise LogError(f"{self}: {name}=0 is not a positive number of milliseconds")
+        return number
+
+    def number(self, name: str, default: int, unit: str) -> int:
+        """The parameter `name`, a number of `unit`."""
         text = self.parameters.get(name, str(default))
-        if not text.isascii() or not text.isdigit() or not int(text):
-            raise LogError(f"{self}: {name}={text} is not a positive number of milliseconds")
+        if not text.isascii() or not text.isdigit():
+            raise LogError(f"{self}: {name}={text} is not a number of {unit}")
         return int(text)
 
     def with_database(self, name: str) -> Location:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 from ovncp.log.base import Chunks, Compacted, Conflict, Entry, Lease, Log, LogError, Snapshot
 from ovncp.log.growth import Growth
-from ovncp.log.leases import LocalLeases
+from ovncp.log.leases import LocalLeases, check
 
 _BATCH = 64
 
@@ -29,8 +29,11 @@ class MemoryLog(Log):
     async def confirm(self, index: int) -> None:
         self._check_next(index)
 
-    async def append(self, index: int, entries: Sequence[bytes]) -> None:
+    async def append(
+        self, index: int, entries: Sequence[bytes], guards: Sequence[Lease] = ()
+    ) -> None:
         self._check_next(index)
+        check(guards)
         self._entries += [Entry(index + i, data) for i, data in enumerate(entries)]
         self._next_index += len(entries)
         self._growth.notify()
@@ -49,6 +52,9 @@ class MemoryLog(Log):
 
     def follow(self, from_index: int) -> AsyncIterator[list[Entry]]:
         return self._growth.follow(self.read, from_index)
+
+    async def grown(self, index: int) -> None:
+        await self._growth.until(lambda: self.next_index > index)
 
     async def snapshot(self) -> Snapshot:
         self._check_open()
@@ -86,6 +92,14 @@ class MemoryLog(Log):
     async def acquire(self, name: str, ttl_ms: int) -> Lease:
         self._check_open()
         return await self._leases.acquire(name, ttl_ms)
+
+    async def try_acquire(self, name: str, ttl_ms: int) -> Lease | None:
+        self._check_open()
+        return self._leases.try_acquire(name, ttl_ms)
+
+    async def seize(self, name: str, ttl_ms: int) -> Lease:
+        self._check_open()
+        return self._leases.seize(name, ttl_ms)
 
     async def close(self) -> None:
         self._closed = True

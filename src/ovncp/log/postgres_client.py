@@ -18,14 +18,14 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 
 from ovncp.log.engine import EngineError, Unanswered, pause
-from ovncp.log.location import Location
+from ovncp.log.location import COMMON, Location
 from ovncp.log.postgres_schema import MIGRATIONS
 
 T = TypeVar("T")
 
 PARAMETERS = ("sslcert", "sslkey", "sslmode", "sslrootcert", "timeout_ms")
-"""Parameters of a location beside `db`: for TLS as libpq has them, and how long an operation is
-tried."""
+"""Parameters of a location beside the common ones: for TLS as libpq has them, and how long an
+operation is tried."""
 
 DEFAULT_TIMEOUT_MS = 8000
 
@@ -64,7 +64,7 @@ class Line:
         parameters = {
             name: value
             for name, value in location.parameters.items()
-            if name not in ("db", "timeout_ms")
+            if name not in (*COMMON, "timeout_ms")
         }
         self._urls = [
             replace(location, hosts=(host,), parameters=parameters).url() for host in location.hosts
@@ -73,6 +73,11 @@ class Line:
         self._current = 0
         self._turn = asyncio.Lock()
         self._connection: Connection | None = None
+
+    @property
+    def host(self) -> str:
+        """Which of the hosts is asked."""
+        return self._hosts[self._current]
 
     async def ask(self, use: Use[T]) -> T:
         """What `use` makes of the connection; tried until it is answered.
@@ -88,6 +93,11 @@ class Line:
                 if not await pause(attempt, deadline):
                     raise
             attempt += 1
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """The rows that `statement` returns; as `ask`."""
+        rows: list[Any] = await self.ask(lambda connection: connection.fetch(statement, *arguments))
+        return rows
 
     async def ask_once(self, use: Use[T], attempt: int, more_s: float = 0.0) -> T:
         """As `ask`, tried once; each further `attempt` from 0 on is given more time.

@@ -59,4 +59,17 @@ MIGRATIONS = (
         PRIMARY KEY (database, name)
     );
     """,
+    """
+    ALTER TABLE ovncp.head ADD COLUMN identity uuid NOT NULL DEFAULT gen_random_uuid();
+    """,
+    """
+    -- What each server shows to the others, until its time is over.
+    CREATE TABLE ovncp.notice (
+        database text,
+        name text,
+        text bytea NOT NULL,
+        expires timestamptz NOT NULL,
+        PRIMARY KEY (database, name)
+    );
+    """,
 )

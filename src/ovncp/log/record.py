@@ -44,15 +44,15 @@ class Record:
     end: int
 
 
-def header(length: int, sha1: str) -> bytes:
-    """The header line of a standalone database's record."""
-    return b"OVSDB JSON %d %s\n" % (length, sha1.encode())
+def header(length: int, sha1: str, magic: str = STANDALONE) -> bytes:
+    """The header line of a record in a file of the kind `magic`."""
+    return b"OVSDB %s %d %s\n" % (magic.encode(), length, sha1.encode())
 
 
-def encode(data: bytes) -> bytes:
+def encode(data: bytes, magic: str = STANDALONE) -> bytes:
     """The record of the JSON text `data`, byte for byte as the C server writes it."""
     body = data + b"\n"
-    return header(len(body), hashlib.sha1(body).hexdigest()) + body
+    return header(len(body), hashlib.sha1(body).hexdigest(), magic) + body
 
 
 def data_of(record: bytes) -> bytes:
@@ -74,8 +74,10 @@ def identify(beginning: bytes, name: str) -> str:
     return magic
 
 
-def scan(stream: BinaryIO, name: str, *, with_data: bool = True) -> Iterator[Record]:
-    """The records of a standalone file from the start of `stream` on, each checked.
+def scan(
+    stream: BinaryIO, name: str, *, magic: str = STANDALONE, with_data: bool = True
+) -> Iterator[Record]:
+    """The records of a file of the kind `magic` from the start of `stream` on, each checked.
 
     Without `with_data` a record of any size takes little memory.  Raises `Corrupt` at the first
     that is torn or damaged; nothing after it can be trusted, since its length cannot be.
@@ -83,7 +85,7 @@ def scan(stream: BinaryIO, name: str, *, with_data: bool = True) -> Iterator[Rec
     offset = 0
     while line := stream.readline(LONGEST_HEADER):
         match = _HEADER.fullmatch(line)
-        if match is None or match[1] != b"JSON" or int(match[2]) == 0:
+        if match is None or match[1] != magic.encode() or int(match[2]) == 0:
             raise _bad_header(name, offset, line)
         start, length, sha1 = offset + len(line), int(match[2]), match[3].decode().lower()
         body, missing, actual = _read_body(stream, length, with_data)

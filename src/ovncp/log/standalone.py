@@ -21,7 +21,7 @@ _BUFFER_BYTES = 1 << 20
 
 def magic(path: str) -> str:
     """`record.STANDALONE` or `record.CLUSTERED`; `LogError` if `path` is no database file."""
-    with _open_to_read(path) as stream:
+    with open_to_read(path) as stream:
         return record.identify(stream.peek(record.LONGEST_HEADER), path)
 
 
@@ -30,12 +30,13 @@ def read_records(path: str) -> Iterator[Record]:
 
     Raises `LogError` if it is not a standalone file, `Corrupt` at a torn or damaged record.
     """
-    with _open_to_read(path) as stream:
+    with open_to_read(path) as stream:
         yield from scan(stream, path)
 
 
 @contextmanager
-def _open_to_read(path: str) -> Iterator[io.BufferedReader]:
+def open_to_read(path: str) -> Iterator[io.BufferedReader]:
+    """A stream of the file `path` from its start on; takes no lock.  Raises `LogError`."""
     with io_errors(f"{path}: open failed"):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -61,6 +62,14 @@ def scan(stream: io.BufferedReader, name: str, *, with_data: bool = True) -> Ite
 def create(path: str, schema: bytes, records: Iterable[bytes] = ()) -> None:
     """Make the database file `path` of `schema` and the transactions `records`, JSON texts all.
 
+    See `create_file`.
+    """
+    create_file(path, map(record.encode, [schema, *records]))
+
+
+def create_file(path: str, records: Iterable[bytes]) -> None:
+    """Make the file `path` of encoded `records`.
+
     The file appears whole and durable, or not at all.  A dangling symlink is made to lead to it.
     Raises `Locked` if another process holds the name, `LogError` if it exists.
     """
@@ -71,19 +80,22 @@ def create(path: str, schema: bytes, records: Iterable[bytes] = ()) -> None:
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             fd = durable.create_temporary(target)
-        _fill(fd, path, target, [schema, *records])
+        _fill(fd, path, target, records)
     finally:
         lock.release()
 
 
-def _fill(fd: int, name: str, target: str, texts: list[bytes]) -> None:
+def _fill(fd: int, name: str, target: str, records: Iterable[bytes]) -> None:
     try:
         with io_errors(f"{name}: write failed"):
-            durable.write_all(fd, b"".join(map(record.encode, texts)), 0)
+            size = 0
+            for encoded in records:
+                durable.write_all(fd, encoded, size)
+                size += len(encoded)
             os.fsync(fd)
             os.rename(durable.temporary(target), target)
             durable.sync_directory(target)
-    except LogError:
+    except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(durable.temporary(target))
         raise

@@ -48,8 +48,8 @@ class TimedLease(Lease):
 
     @property
     def is_held(self) -> bool:
-        """Whether it is neither released nor lost."""
-        return not self._ended.is_set()
+        # A process that was stopped for a while finds that out by the clock first.
+        return not self._ended.is_set() and asyncio.get_running_loop().time() < self._timer.when()
 
     async def release(self) -> None:
         if self._ended.is_set():

@@ -47,10 +47,11 @@ def records(path: str) -> Iterator[Any]:
     """The JSON values in the file `path`: its schema, then its transactions."""
     with log_errors():
         for record in standalone.read_records(path):
-            yield _parse(path, record)
+            yield parse_record(path, record)
 
 
-def _parse(path: str, record: Record) -> Any:
+def parse_record(path: str, record: Record) -> Any:
+    """The JSON object in `record` of the file `path`. Raises OvsdbError."""
     where = f"{path}: {record.end - record.start} bytes starting at offset {record.start}"
     try:
         json = parse(record.data)
@@ -66,16 +67,25 @@ def read_schema(path: str) -> DatabaseSchema:
     return DatabaseSchema.from_json(next(records(path)))
 
 
+def read_name(path: str) -> str:
+    """The name of the database in the file `path`, which may be a clustered one too."""
+    if is_standalone(path):
+        return read_schema(path).name
+    from ovncp.ops import raft_file
+
+    return raft_file.read_header(path).name
+
+
 def read(path: str, new_uuid: UuidSource, schema: DatabaseSchema | None = None) -> "Database":
     """The database in the file `path`; with `schema`, what fits of it in place of its own."""
     from ovncp.ovsdb.database import Database
 
     with log_errors():
         stored = standalone.read_records(path)
-        own = DatabaseSchema.from_json(_parse(path, next(stored)))
+        own = DatabaseSchema.from_json(parse_record(path, next(stored)))
         database = Database(schema or own, new_uuid)
         for record in stored:
-            json = _parse(path, record)
+            json = parse_record(path, record)
             database.replay(json, record.data, converting=schema is not None)
     return database
 
@@ -107,11 +117,11 @@ def compact(
     """Replace the transactions of `path` by one, in place or in the new file `target`."""
     with _locked(path, target) as (source, log):
         database = read(source, new_uuid)
-        snapshot = _snapshot(database, comment, now_msec)
+        rows = snapshot(database, comment, now_msec)
         if log is not None:
-            rewrite(log, log.next_index - 1, snapshot)
+            rewrite(log, log.next_index - 1, rows)
         else:
-            _create_copy(target or "", database, snapshot)
+            _create_copy(target or "", database, rows)
 
 
 def convert(
@@ -125,15 +135,15 @@ def convert(
     """Give `path` another schema, in place or in the new file `target`, keeping what fits."""
     with _locked(path, target) as (source, log):
         database = read(source, new_uuid, schema)
-        snapshot = _snapshot(database, comment, now_msec)
+        rows = snapshot(database, comment, now_msec)
         if log is not None:
-            rewrite(log, log.next_index, snapshot, _schema_data(schema))
+            rewrite(log, log.next_index, rows, _schema_data(schema))
         else:
-            _create_copy(target or "", database, snapshot)
+            _create_copy(target or "", database, rows)
 
 
-def _create_copy(target: str, database: "Database", snapshot: Iterator[bytes]) -> None:
-    standalone.create(target, _schema_data(database.schema), [b"".join(snapshot)])
+def _create_copy(target: str, database: "Database", rows: Iterator[bytes]) -> None:
+    standalone.create(target, _schema_data(database.schema), [b"".join(rows)])
 
 
 @contextlib.contextmanager
@@ -152,7 +162,7 @@ def _locked(path: str, target: str | None) -> Iterator[tuple[str, LogFile | None
             yield source, None
 
 
-def _snapshot(database: "Database", comment: str, date_msec: int) -> Iterator[bytes]:
+def snapshot(database: "Database", comment: str, date_msec: int) -> Iterator[bytes]:
     """The JSON text, in pieces, of a transaction that inserts every row of `database`."""
     from ovncp.ovsdb import snapshot_entry
 

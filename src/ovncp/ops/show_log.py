@@ -20,29 +20,29 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def show(path: str, verbosity: int) -> Iterator[str]:
     """The listing of the file `path`, in pieces. Raises OvsdbError where it cannot be read."""
-    listing: Listing | None = None
+    if not database_file.is_standalone(path):
+        from ovncp.ops import show_raft_log
+
+        yield from show_raft_log.show(path, Listing(verbosity))
+        return
+    listing = Listing(verbosity)
     for number, json in enumerate(database_file.records(path)):
         yield f"record {number}:"
-        if listing is None:
-            listing = Listing(DatabaseSchema.from_json(json), verbosity)
-            yield from listing.schema_lines()
+        if number == 0:
+            schema = listing.schema = DatabaseSchema.from_json(json)
+            yield f' "{schema.name}" schema, version="{schema.version}", cksum="{schema.cksum}"\n'
         else:
             yield from listing.transaction_lines(json)
         yield "\n"
 
 
 class Listing:
-    """The state of one listing: `names` has what each row is called by its uuid."""
+    """The state of one listing: the schema, and in `names` what each row is called by its uuid."""
 
-    def __init__(self, schema: DatabaseSchema, verbosity: int) -> None:
-        self.schema = schema
+    def __init__(self, verbosity: int) -> None:
+        self.schema: DatabaseSchema | None = None
         self.verbosity = verbosity
         self.names: dict[str, str] = {}
-
-    def schema_lines(self) -> Iterator[str]:
-        """The line for the first record."""
-        schema = self.schema
-        yield f' "{schema.name}" schema, version="{schema.version}", cksum="{schema.cksum}"\n'
 
     def transaction_lines(self, json: dict[str, Any]) -> Iterator[str]:
         """What is said of a transaction; the first line is begun already."""
@@ -79,7 +79,7 @@ class Listing:
 
     def _value_text(self, table_name: str, column_name: str, value: Any) -> str:
         """`value` as the tools print it, or as JSON if it is not one of the column's type."""
-        table = self.schema.tables.get(table_name)
+        table = self.schema.tables.get(table_name) if self.schema is not None else None
         column = table.columns.get(column_name) if table is not None else None
         if column is None:
             return json_text(value)
@@ -101,7 +101,11 @@ def _row_title(uuid: str, old_name: str | None, new_name: str | None, suffix: st
     return f"insert row {uuid:.8}"
 
 
+def date_msec(date: int) -> int:
+    """The `_date` of an entry in milliseconds since the epoch."""
+    return date if date >= _FIRST_DATE_IN_MSEC else date * 1000
+
+
 def _date_text(date: int) -> str:
-    msec = date if date >= _FIRST_DATE_IN_MSEC else date * 1000
-    moment = _EPOCH + timedelta(milliseconds=msec)
+    moment = _EPOCH + timedelta(milliseconds=date_msec(date))
     return f" {moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03}"

@@ -72,6 +72,7 @@ class Outcome:
 
     `results` is None for one that has to wait: for a change of one of the tables `waits_on`, or
     until `timeout_msec` after it arrived. `failed` is whether the last of them is an error.
+    `asserted` are the locks on condition of which it was executed.
     """
 
     results: Any
@@ -80,6 +81,7 @@ class Outcome:
     timeout_msec: int | None = None
     durable: bool = False
     failed: bool = False
+    asserted: Sequence[str] = ()
 
 
 class Database:
@@ -92,7 +94,7 @@ class Database:
         self,
         schema: DatabaseSchema,
         new_uuid: Callable[[], str],
-        settings: Settings = Settings(),  # noqa: B008
+        settings: Settings = Settings(),
         transaction_id: str = "00000000-0000-0000-0000-000000000000",
     ) -> None:
         self.new_uuid = new_uuid
@@ -121,6 +123,11 @@ class Database:
     def is_settled(self) -> bool:
         """Whether everything that was executed is visible."""
         return not self._unsettled
+
+    @property
+    def n_unsettled(self) -> int:
+        """How many commits are not visible yet."""
+        return len(self._unsettled)
 
     def transact(
         self,
@@ -153,7 +160,8 @@ class Database:
         if failed:
             transaction.abort()
             return Outcome(results, failed=True)
-        return Outcome(results, self._commit(transaction, now_msec), durable=execution.durable)
+        commit = self._commit(transaction, now_msec)
+        return Outcome(results, commit, durable=execution.durable, asserted=execution.asserted)
 
     def _commit(self, transaction: Transaction, now_msec: int) -> Commit | None:
         changes = transaction.commit()

@@ -7,8 +7,7 @@ An entry names the rows that changed by table and uuid, with the difference of e
 import hashlib
 from typing import Any
 
-import orjson
-
+from ovncp.ovsdb import json_bytes
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.parser import is_integer
 from ovncp.ovsdb.row import Change
@@ -35,7 +34,7 @@ def encode(
     tables["_date"] = date_msec
     if comment:
         tables["_comment"] = comment
-    return orjson.dumps(tables)
+    return json_bytes.encode(tables)
 
 
 _NOT_STORED = object()

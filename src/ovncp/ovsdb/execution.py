@@ -49,6 +49,7 @@ class Execution:
     """
 
     __slots__ = (
+        "asserted",
         "client",
         "database",
         "durable",
@@ -74,6 +75,7 @@ class Execution:
         self.transaction = Transaction()
         self.symbols = Symbols(database.new_uuid)
         self.durable = False
+        self.asserted: list[str] = []
         self.number = 0
         self.n_operations = 0
 
@@ -346,6 +348,7 @@ def execute_assert(x: Execution, operation: Json) -> Result:
     """RFC 7047 section 5.2.10."""
     if not x.client.owns_lock(operation["lock"]):
         raise OvsdbError("not owner", f"Asserted lock {operation['lock']} not held.")
+    x.asserted.append(operation["lock"])
     return {}
 
 

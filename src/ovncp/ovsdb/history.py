@@ -156,6 +156,24 @@ class History:
         self._first += 1
         self.n_bytes -= oldest.n_bytes
 
+    @property
+    def first_number(self) -> int:
+        """The number of the oldest state that it leads on from."""
+        return self._first
+
+    @property
+    def newest_number(self) -> int:
+        """The number of the newest state."""
+        return self._first + len(self._steps)
+
+    def number(self, transaction_id: str) -> int | None:
+        """The number, in order, of the state `transaction_id`; None if that is not known."""
+        return self._numbers.get(transaction_id)
+
+    def changes(self, number: int) -> list[Kept]:
+        """What the step did that led to the state with this number."""
+        return self._steps[number - self._first - 1].changes
+
     def note_start(self) -> None:
         """Note that the server starts in the newest state; what is not stored has its defaults."""
         self._started = self._first + len(self._steps)

@@ -16,7 +16,7 @@ from ovncp.ovsdb.aspect import AnyOf
 from ovncp.ovsdb.condition_index import ConditionIndex
 from ovncp.ovsdb.dump import joined
 from ovncp.ovsdb.errors import json_text
-from ovncp.ovsdb.history import Difference
+from ovncp.ovsdb.history import History
 from ovncp.ovsdb.missed import Missed
 from ovncp.ovsdb.monitor_request import (
     MonitorRequest,
@@ -178,7 +178,7 @@ class Monitors:
         # The shapes that have no monitor, the longest unused first.
         self._idle_shapes: dict[Shape, None] = {}
         self._groups: dict[Key, Group] = {}
-        # What was missed by who came back last.
+        # What was missed by those who came back lately.
         self._missed: Missed | None = None
 
     def __len__(self) -> int:
@@ -308,30 +308,39 @@ class Monitors:
             return shape.dump()
         return joined(map(shape.row, self._watched[name].matching(condition)))
 
-    def prepare_since(self, request: MonitorRequest, difference: Difference) -> Iterator[None]:
+    def prepare_since(
+        self, request: MonitorRequest, history: History, known_id: str
+    ) -> Iterator[None]:
         """Do beforehand, step by step, most of what `since` has to do for `request`."""
-        missed = self._missed_by(difference)
+        missed, number = self._missed_of(history), history.number(known_id)
+        if number is None:
+            return
+        yield from missed.reach(number)
         for name, wanted in request.tables.items():
-            shape, rows = self._shape(wanted), missed.seen(name, wanted.where.condition)
-            for number, (uuid, old, new) in enumerate(rows, 1):
+            shape, condition = self._shape(wanted), wanted.where.condition
+            yield from missed.prepare(name, condition)
+            for count, (uuid, old, new) in enumerate(missed.seen(number, name, condition), 1):
                 shape.merged(uuid, old, new)
-                if not number % _ROWS_PER_STEP:
+                if not count % _ROWS_PER_STEP:
                     yield
 
-    def since(self, monitor: Monitor, difference: Difference) -> bytes:
-        """The `<table-updates>` that lead a client over `difference`."""
-        missed = self._missed_by(difference)
+    def since(self, monitor: Monitor, history: History, known_id: str) -> bytes:
+        """The `<table-updates>` since the state `known_id`, which `history` includes."""
+        missed, number = self._missed_of(history), history.number(known_id)
+        assert number is not None
+        for _ in missed.reach(number):
+            pass
         rows: dict[str, list[bytes]] = {}
         for name, monitored in monitor.group.tables.items():
             merged = monitored.shape.merged
-            found = [merged(*row) for row in missed.seen(name, monitored.where.condition)]
+            found = [merged(*row) for row in missed.seen(number, name, monitored.where.condition)]
             rows[name] = [update for update in found if update is not None]
         return table_updates(rows)
 
-    def _missed_by(self, difference: Difference) -> Missed:
+    def _missed_of(self, history: History) -> Missed:
         missed = self._missed
-        if missed is None or missed.difference is not difference:
-            missed = self._missed = Missed(difference)
+        if missed is None or missed.history is not history:
+            missed = self._missed = Missed(history)
         return missed
 
     def parse_change(self, monitor: Monitor, requests: Any) -> dict[str, Where]:

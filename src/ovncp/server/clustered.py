@@ -14,10 +14,19 @@ it has, and refuses writes.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from ovncp.log.base import Compacted, Conflict, Corrupt, Entry, Log, LogError, OutcomeUnknown
+from ovncp.log.base import (
+    Compacted,
+    Conflict,
+    Corrupt,
+    Entry,
+    LeaseLost,
+    Log,
+    LogError,
+    OutcomeUnknown,
+)
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.monitor import Notification
@@ -25,12 +34,20 @@ from ovncp.ovsdb.replay import Inapplicable
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
+from ovncp.server.lease_locks import LeaseLocks
 from ovncp.server.runner import Runner, Transact, entries_of, fail, is_stored
 from ovncp.server.snapshot import open_database, parse_entry
 
 _LOG = logging.getLogger("ovncp.clustered")
 
-define("log_conflict", "log_outcome_unknown", "log_entry_of_others", "log_reload")
+define(
+    "log_cut_off",
+    "log_gave_way",
+    "log_conflict",
+    "log_outcome_unknown",
+    "log_entry_of_others",
+    "log_reload",
+)
 
 _PROBE_SECONDS: Final = 1.0
 """How often to ask whether the engine is in reach, when nothing else does."""
@@ -38,12 +55,16 @@ _PROBE_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 3.0
 """How long the engine may take to answer that."""
 
+_COURTESY_SECONDS: Final = 0.1
+"""How long another server is waited for that has asked for its turn."""
+
 _ENTRIES_PER_SLICE: Final = 50
 
 
 class Clustered(Runner):
     """One server's copy of the database in `log`, as of the entry `index`.
 
+    `shown_index` is the index that `_Server` shows, `server_id` names this server in the cluster.
     `announce` is called when what `_Server` shows of it may have changed, `replaced` when it is
     another database than before: after a conversion by another server, or an absence so long that
     the entries in between are gone.
@@ -61,13 +82,18 @@ class Clustered(Runner):
         self.shared_log = log
         self.announce: Callable[[Clustered], None]
         self.replaced: Callable[[Clustered], None]
+        # Does the upkeep of the log, or sees that another server does.
+        self.upkeep: Callable[[], Awaitable[None]]
+        self.n_losses = 0
         self.index = index
+        self.shown_index = index
         self.server_id = database.new_uuid()
         # Held by whoever applies entries or waits for an answer to a proposal.
         self._turn = asyncio.Lock()
         # What may have been stored, and how many entries of it have turned up.
         self._set_aside: list[Transact] = []
         self._n_turned_up = 0
+        self.lease_locks = LeaseLocks(self.name, log)
         self._lost: LogError | None = None
         self._unconfirmed: list[Callable[[], None]] = []
         self._confirming: asyncio.Task[None] | None = None
@@ -95,6 +121,8 @@ class Clustered(Runner):
         if self._lost is None:
             _LOG.warning("%s: cut off: %s", self.name, error)
             self._lost = self.failure = error
+            self.n_losses += 1
+            COUNTERS["log_cut_off"] += 1
             self.announce(self)
 
     def _find(self) -> None:
@@ -119,18 +147,50 @@ class Clustered(Runner):
                 # Somebody else's entries may have come first, and left none of it.
                 if self._executed:
                     await self._propose(list(self._executed))
+            if self.shared_log.turn_is_asked and self._lost is None:
+                await self._give_way()
             if self.database.is_settled:
                 self._drain()
         self._flushing = None
+
+    async def _give_way(self) -> None:
+        """Let another server's entries come next, as it has asked for; nothing executes meanwhile.
+
+        Otherwise one that is behind, as it has to apply what we append, might never get there.
+        """
+        COUNTERS["log_gave_way"] += 1
+        self.shared_log.turn_is_asked = False
+        was_exclusive, self._exclusive = self._exclusive, True
+        try:
+            if self._executed or self._deferred:
+                await self._ask_for_turn()
+            async with asyncio.timeout(_COURTESY_SECONDS):
+                await self.shared_log.grown(self._next_index())
+        except TimeoutError:
+            pass  # it has nothing to append any more, or is gone
+        else:
+            await self._catch_up_if_behind()
+        finally:
+            self._exclusive = was_exclusive
+            self._drain()
+
+    async def _ask_for_turn(self) -> None:
+        try:
+            await self.shared_log.ask_for_turn()
+        except LogError as error:
+            _LOG.debug("%s: %s", self.name, error)
 
     async def _propose(self, batch: list[Transact]) -> None:
         try:
             await self._append(batch)
         except Conflict:
             COUNTERS["log_conflict"] += 1
-            await self._catch_up()
+            await asyncio.gather(self._ask_for_turn(), self._catch_up())
         except OutcomeUnknown as error:
             self._put_aside(batch, error)
+        except LeaseLost:
+            await self.lease_locks.check(_asserted(batch))
+            self._execute_again(self._take_back())
         except LogError as error:
             if self._lost is None:
                 self._fail(batch, error)
@@ -149,31 +209,26 @@ class Clustered(Runner):
         else:
             await self.shared_log.confirm(self._next_index())
 
+    async def _store(self, batch: list[Transact], entries: list[bytes]) -> None:
+        guards = self.lease_locks.guards(_asserted(batch))
+        await self.shared_log.append(self._next_index(), entries, guards)
+
     def _put_aside(self, batch: list[Transact], error: OutcomeUnknown) -> None:
         COUNTERS["log_outcome_unknown"] += 1
         self._lose(error)
         requests = self._take_back()
         self._set_aside = [request for request in batch if is_stored(request)]
         self._n_turned_up = 0
-        for request in requests:
-            if request not in self._set_aside:
-                self._execute_late(request)
+        self._execute_again([request for request in requests if request not in self._set_aside])
 
     # Applying
 
     async def _follow(self) -> None:
         """Apply what others append."""
         while True:
-            try:
-                async for batch in self.shared_log.follow(self._next_index()):
-                    async with self._turn:
-                        if batch[-1].index > self.index:
-                            await self._apply(_only(batch))
-            except Compacted:
-                async with self._turn:
-                    await self._catch_up()
-            except LogError as error:
-                self._lose(error)
+            await self.shared_log.grown(self._next_index())
+            await self._catch_up_if_behind()
+            if self._lost is not None:
                 await asyncio.sleep(_PROBE_SECONDS)
 
     async def _probe(self) -> None:
@@ -181,31 +236,37 @@ class Clustered(Runner):
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
             if self._flushing is None or self._lost is not None:
-                try:
-                    async with asyncio.timeout(_PATIENCE_SECONDS):
-                        await self._see_all()
-                except TimeoutError:
-                    self._lose(LogError("the engine does not answer", tag="cluster error"))
+                await self._see_all()
 
     async def _see_all(self) -> None:
         """Have applied all that is durable at the moment of the call, if the engine is in reach."""
         try:
-            await self.shared_log.confirm(self._next_index())
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self.shared_log.confirm(self._next_index())
         except Conflict:
             pass
+        except TimeoutError:
+            self._lose(LogError("the engine does not answer", tag="cluster error"))
+            return
         except LogError as error:
             self._lose(error)
             return
-        if self.shared_log.next_index > self._next_index() or self._lost is not None:
+        await self._catch_up_if_behind()
+
+    async def _catch_up_if_behind(self) -> None:
+        if self._is_behind():
             async with self._turn:
-                # It may have been our own proposal, of which we had not heard.
-                if self.shared_log.next_index > self._next_index() or self._lost is not None:
+                # What the log has more may have been our own proposal.
+                if self._is_behind():
                     await self._catch_up()
+
+    def _is_behind(self) -> bool:
+        return self.shared_log.next_index > self._next_index() or self._lost is not None
 
     async def _catch_up(self) -> None:
         """Apply all entries that there are by now; for the one whose turn it is."""
         try:
-            await self._apply(self.shared_log.read(self._next_index()))
+            await self._apply_all()
         except Compacted:
             await self._reload()
         except LogError as error:
@@ -213,8 +274,8 @@ class Clustered(Runner):
         else:
             self._find()
 
-    async def _apply(self, batches: AsyncIterable[list[Entry]]) -> None:
-        """Apply the entries that follow, on what is durable; the rest executes again afterwards.
+    async def _apply_all(self) -> None:
+        """Apply all entries that follow on what is durable; the rest executes again afterwards.
 
         Raises LogError; what was applied until then stays.
         """
@@ -222,26 +283,26 @@ class Clustered(Runner):
         was_exclusive, self._exclusive = self._exclusive, True
         changed: set[str] = set()
         try:
-            async for batch in batches:
-                for place, entry in enumerate(batch):
-                    if entry.index == self._next_index():
-                        changed |= self._replay(entry)
-                        self._n_turned_up += entry.own
-                    if place % _ENTRIES_PER_SLICE == 0:
-                        await asyncio.sleep(0)
-                self._answer_what_turned_up()
+            async for batch in self.shared_log.read(self._next_index()):
+                await self._replay_all(batch, changed)
             # What has not turned up by now never will, and may execute again.
             requests[:0] = self._set_aside
             self._set_aside = []
         finally:
             self._exclusive = was_exclusive
-            for request in requests:
-                self._execute_late(request)
+            self._execute_again(requests)
             self._follow_up(changed)
             if not was_exclusive:
                 self._drain()
 
-    def _answer_what_turned_up(self) -> None:
+    async def _replay_all(self, batch: list[Entry], changed: set[str]) -> None:
+        """Apply those of `batch` that are not yet, and add the tables that they change."""
+        for place, entry in enumerate(batch):
+            if entry.index == self._next_index():
+                changed |= self._replay(entry)
+                self._n_turned_up += entry.own
+            if place % _ENTRIES_PER_SLICE == 0:
+                await asyncio.sleep(0)
         if self._set_aside and self._n_turned_up == len(self._set_aside):
             for request in self._set_aside:
                 self._answer(request)
@@ -279,8 +340,7 @@ class Clustered(Runner):
             self.database, self.index = database, index
             self.replaced(self)
             self._find()
-        for request in requests:
-            self._execute_late(request)
+        self._execute_again(requests)
         self._follow_up(set(self.database.tables))
 
     # Reading what is current
@@ -304,6 +364,10 @@ class Clustered(Runner):
 
     # Upkeep
 
+    async def compact(self) -> None:
+        """See `Runner.compact`."""
+        await self.upkeep()
+
     async def _convert(self, schema: DatabaseSchema) -> None:
         async with self._turn:
             while True:
@@ -323,9 +387,9 @@ class Clustered(Runner):
         if self._confirming is not None:
             self._confirming.cancel()
         await asyncio.gather(self._following, self._probing, return_exceptions=True)
+        await self.lease_locks.close()
         await super().close()
 
 
-async def _only(batch: list[Entry]) -> AsyncIterator[list[Entry]]:
-    yield batch
-
+def _asserted(batch: list[Transact]) -> set[str]:
+    return {name for request in batch for name in request.outcome.asserted}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TypeVar
 
+from ovncp.log.engine import EngineLog
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.row import Values
 from ovncp.ovsdb.table import Table
@@ -33,6 +34,8 @@ async def usage(server: Server) -> dict[str, int]:
     for runner in list(server.runners.values()):
         figures.update(await _database_usage(runner.database))
         figures["triggers"] += runner.n_triggers
+        if isinstance(runner.log, EngineLog):
+            figures["raft-log"] += runner.log.next_index - 1 - runner.log.snapshot_index
     clients = [session for session in server.sessions if not session.remote.speaks_for_others]
     figures["sessions"] = len(clients)
     figures["backlog"] = sum(session.backlog_bytes for session in server.sessions)

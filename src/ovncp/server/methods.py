@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ovncp.log.base import LogError
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
+from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.parser import is_id
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.runner import Runner, Transact, log_failure
-from ovncp.wire.jsonrpc import encode, encode_id
+from ovncp.wire.jsonrpc import encode_id
 
 if TYPE_CHECKING:
     from ovncp.server.session import Session

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import ovncp
+from ovncp.log.engine import Usage
 from ovncp.ovsdb.encoded import PIECES, ROWS, UPDATES, Encoded
+from ovncp.server.cluster import Cluster
 from ovncp.server.coverage import COUNTERS
 from ovncp.server.dumps import Dumps
 from ovncp.server.exposition import Histograms, Samples, head, histogram_lines, sample_lines
@@ -134,6 +136,26 @@ def _of_compactions(place: int, unit: float) -> Callable[[Figures], Samples]:
     ]
 
 
+def _of_clusters(read: Callable[[Cluster], float | None]) -> Callable[[Figures], Samples]:
+    """Of each cluster of which it is known."""
+
+    def samples(figures: Figures) -> Samples:
+        for name, cluster in figures.subject.clusters.items():
+            figure = read(cluster)
+            if figure is not None:
+                yield {"database": name}, figure
+
+    return samples
+
+
+def _of_engines(read: Callable[[Usage], int | None]) -> Callable[[Figures], Samples]:
+    def of(cluster: Cluster) -> int | None:
+        usage = cluster.upkeep.usage
+        return None if usage is None else read(usage)
+
+    return _of_clusters(of)
+
+
 def _of_encoded(read: Callable[[Encoded], int]) -> Callable[[Figures], Samples]:
     return lambda _: [({"what": what}, read(encoded)) for what, encoded in _ENCODED.items()]
 
@@ -235,6 +257,79 @@ METRICS: tuple[Metric | Distribution, ...] = (
         "gauge",
         "What that took.",
         _of_compactions(1, _NS),
+    ),
+    # Logs that several servers share
+    Metric(
+        "ovncp_log_conflicts_total",
+        "counter",
+        "Batches that executed again, as entries of another server came first.",
+        _counter("log_conflict"),
+    ),
+    Metric(
+        "ovncp_log_unknown_outcomes_total",
+        "counter",
+        "Batches of which it was not known for a while whether they were stored.",
+        _counter("log_outcome_unknown"),
+    ),
+    Metric(
+        "ovncp_log_entries_of_others_total",
+        "counter",
+        "Entries of other servers that were applied.",
+        _counter("log_entry_of_others"),
+    ),
+    Metric(
+        "ovncp_log_reloads_total",
+        "counter",
+        "Times that a database was read again, as the entries that it lacked were gone.",
+        _counter("log_reload"),
+    ),
+    Metric(
+        "ovncp_log_cut_offs_total",
+        "counter",
+        "Times that a log's engine went out of reach.",
+        _counter("log_cut_off"),
+    ),
+    Metric(
+        "ovncp_log_connected",
+        "gauge",
+        "Whether a log's engine is in reach, so that the database can be changed.",
+        _of_clusters(lambda cluster: int(cluster.runner.is_connected)),
+    ),
+    Metric(
+        "ovncp_log_index",
+        "gauge",
+        "The last entry of a shared log that was applied.",
+        _of_clusters(lambda cluster: cluster.runner.index),
+    ),
+    Metric(
+        "ovncp_log_lag_entries",
+        "gauge",
+        "Entries of a shared log that are known of but not applied yet.",
+        _of_clusters(lambda cluster: cluster.n_unapplied),
+    ),
+    Metric(
+        "ovncp_log_entries",
+        "gauge",
+        "Entries of a shared log after its snapshot.",
+        _of_clusters(lambda cluster: cluster.n_entries),
+    ),
+    Metric(
+        "ovncp_engine_used_bytes",
+        "gauge",
+        "What a log's engine has in use, for all its users.",
+        _of_engines(lambda usage: usage.used),
+    ),
+    Metric(
+        "ovncp_engine_allocated_bytes",
+        "gauge",
+        "What it has allocated, which is what its quota is about.",
+        _of_engines(lambda usage: usage.allocated),
+    ),
+    Metric(
+        "ovncp_engine_quota_bytes",
+        "gauge",
+        "How much that may become, if the engine has a quota.",
+        _of_engines(lambda usage: usage.quota),
     ),
     # Databases and what is kept for monitors
     Metric("ovncp_rows", "gauge", "Rows of a table.", _rows),

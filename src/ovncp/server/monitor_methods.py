@@ -11,7 +11,6 @@ from typing import Any
 
 from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
 from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
-from ovncp.ovsdb.history import Difference
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.ovsdb.monitor_request import MonitorRequest, Where
 from ovncp.server.dumps import Turn
@@ -87,20 +86,19 @@ class _NewMonitor:
 
     def _prepare(self) -> Iterator[None]:
         self._parse()
-        monitors, difference = self._database.monitors, self._difference()
-        if difference is None:
+        monitors, known_id = self._database.monitors, self._resumable_id()
+        if known_id is None:
             yield from monitors.prepare(self._wanted)
         else:
-            yield from monitors.prepare_since(self._wanted, difference)
+            yield from monitors.prepare_since(self._wanted, self._database.history, known_id)
 
-    def _difference(self) -> Difference | None:
-        """What the client missed, if it can go on from the state that it knows."""
+    def _resumable_id(self) -> str | None:
+        """The state from which the client can go on, if there is one."""
         # A client that knows nothing is not one that knows the state before the first change.
         if self._known_id == ZERO_UUID:
             return None
-        history = self._database.history
-        known_as = history.known_as(self._known_id, self._wanted.shows_unstored)
-        return None if known_as is None else history.since(known_as)
+        shows_unstored = self._wanted.shows_unstored
+        return self._database.history.known_as(self._known_id, shows_unstored)
 
     def _finish(self) -> None:
         _answer(self._request, self._wait)
@@ -122,9 +120,10 @@ class _NewMonitor:
     def _tell(self, monitor: Monitor) -> None:
         """Answer with what the client does not know."""
         database, found = self._database, b"false"
-        difference = self._difference()
-        if difference is not None:
-            found, updates = b"true", [database.monitors.since(monitor, difference)]
+        known_id = self._resumable_id()
+        if known_id is not None:
+            found = b"true"
+            updates = [database.monitors.since(monitor, database.history, known_id)]
         else:
             updates = database.monitors.initial(monitor)
         if self._version == 3:

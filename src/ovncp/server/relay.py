@@ -23,6 +23,7 @@ from ovncp.ovsdb.atom import ZERO_UUID
 from ovncp.ovsdb.database import Database, Settings
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.execution import OPERATIONS
+from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.ovsdb.transaction import Transaction
@@ -31,7 +32,6 @@ from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.perf_counter import JOBS
 from ovncp.server.runner import Requester, Runner, Transact, refuse_duplicate
 from ovncp.server.upstream import Job, SourceDatabase, Upstream, ignore
-from ovncp.wire.jsonrpc import encode
 from ovncp.wire.large_dump import LargeDump
 
 _LOG = logging.getLogger("ovncp.relay")

@@ -20,6 +20,7 @@ import orjson
 from ovncp.log.base import Log, LogError
 from ovncp.ovsdb.database import Client, Database, Outcome
 from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -259,7 +260,7 @@ class Runner:
     def _answer(self, request: Transact) -> None:
         if request.outcome.commit is None:
             COUNTERS["txn_error" if request.outcome.failed else "txn_unchanged"] += 1
-        request.client.reply(request.id_bytes, orjson.dumps(request.outcome.results))
+        request.client.reply(request.id_bytes, encode(request.outcome.results))
 
     async def _flush(self) -> None:
         """Append what executed, batch by batch, and answer each batch when it is durable."""
@@ -281,9 +282,13 @@ class Runner:
             COUNTERS["log_append"] += 1
             BATCH_SIZES.add(len(entries))
             started = perf_counter_ns()
-            await self.log.append(self._next_index(), entries)
+            await self._store(batch, entries)
             _APPEND.add(perf_counter_ns() - started)
             self.failure = None
+
+    async def _store(self, batch: list[Transact], entries: list[bytes]) -> None:
+        assert self.log is not None
+        await self.log.append(self._next_index(), entries)
 
     def _next_index(self) -> int:
         """The index of the entry that follows what is visible."""
@@ -342,7 +347,10 @@ class Runner:
                 fail(request, error)
             else:
                 later.append(request)
-        for request in later:
+        self._execute_again(later)
+
+    def _execute_again(self, requests: list[Transact]) -> None:
+        for request in requests:
             self._execute_late(request)
 
     def _take_back(self) -> list[Transact]:
@@ -487,7 +495,7 @@ def fail(request: Transact, error: LogError) -> None:
     """Tell the client that what it asked for could be executed, but not stored."""
     COUNTERS["txn_error"] += 1
     request.outcome.results.append(log_failure(error).to_json())
-    request.client.reply(request.id_bytes, orjson.dumps(request.outcome.results))
+    request.client.reply(request.id_bytes, encode(request.outcome.results))
 
 
 def refuse_duplicate(request: Transact) -> bool:

@@ -7,17 +7,21 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from ovncp.log.base import LogError
 from ovncp.ovsdb.errors import OvsdbError
-from ovncp.server import memory
+from ovncp.server import cluster_commands, memory
+from ovncp.server.change_log import ChangeLog
 from ovncp.server.clock import Clock
 from ovncp.server.command import Command, CommandError, Handler
 from ovncp.server.configuration import ConfigurationError
 from ovncp.server.perf_counter import JOBS
+from ovncp.server.rate_limit import RateLimit
 from ovncp.server.runner import Runner
 from ovncp.server.runtime import Runtime
 
 _LOG = logging.getLogger("ovncp.ovsdb_server")
 
 _NEWER_METHODS = frozenset(("monitor_cond", "monitor_cond_since", "monitor_cond_change"))
+
+_CHANGES_PER_MINUTE, _CHANGES_AT_ONCE = 30, 60
 
 
 def commands(runtime: Runtime, stop: Callable[[], None]) -> list[Command]:
@@ -53,6 +57,7 @@ def commands(runtime: Runtime, stop: Callable[[], None]) -> list[Command]:
         Command(server + "tlog-list", "", 0, 0, own.list_logged_tables),
         Command(server + "tlog-set", "DB:TABLE on|off", 2, 2, own.log_table),
         Command("memory/show", "", 0, 0, own.show_memory),
+        *cluster_commands.commands(runtime.clusters),
         *runtime.coverage.commands(),
         *JOBS.commands(),
     ]
@@ -88,6 +93,7 @@ class _Commands:
         self._server = runtime.server
         self._stop = stop
         self._said_whether_trimming = False
+        self._change_limit = RateLimit(_CHANGES_PER_MINUTE, _CHANGES_AT_ONCE)
 
     def changing(self, change: Callable[[list[str]], Awaitable[str]]) -> Handler:
         """`change`, if no file says what to serve; what is wrong with its arguments is told."""
@@ -123,7 +129,7 @@ class _Commands:
         return _lines(self._runtime.wanted)
 
     def reconnect(self, _: list[str]) -> str:
-        for remote in self._runtime.remotes.values():
+        for remote in self._runtime.remotes.running.values():
             remote.reconnect()
         return ""
 
@@ -149,7 +155,11 @@ class _Commands:
     def list_dbs(self, _: list[str]) -> str:
         return _lines(self._server.runners)
 
-    def storage_status(self, args: list[str]) -> str:
+    async def storage_status(self, args: list[str]) -> str:
+        cluster = self._runtime.clusters.get(args[0])
+        if cluster is not None:
+            await cluster.look()
+            return "\n".join(cluster.storage_status())
         failure = self._runner(args[0]).failure
         return "status: ok" if failure is None else f"status: {failure}"
 
@@ -206,7 +216,12 @@ class _Commands:
             raise CommandError("no such database")
         if parts[1] not in runner.database.tables:
             raise CommandError("no such table")
-        self._runtime.log_changes(runner, parts[1], switch.lower() == "on")
+        if runner.change_log is None:
+            runner.change_log = ChangeLog(self._change_limit)
+        if switch.lower() == "on":
+            runner.change_log.tables.add(parts[1])
+        else:
+            runner.change_log.tables.discard(parts[1])
         return ""
 
     def list_logged_tables(self, _: list[str]) -> str:

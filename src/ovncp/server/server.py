@@ -23,6 +23,7 @@ from ovncp.server.limits import Limits
 from ovncp.server.on_behalf import Principal
 from ovncp.server.relay import Relay
 from ovncp.server.runner import Runner
+from ovncp.server.server_runner import ServerRunner
 from ovncp.server.session import Session, Traffic
 from ovncp.server.shared_locks import SharedLocks
 from ovncp.server.snapshot import open_database
@@ -32,6 +33,7 @@ _LOG = logging.getLogger("ovncp.ovsdb_server")
 
 _PROBE_SWEEP_SECONDS = 0.5
 _SWEEPS_PER_CLEARANCE = 120
+_SWEEPS_PER_SHOW = 10
 
 
 class Server:
@@ -45,7 +47,7 @@ class Server:
         clock: Clock,
         new_uuid: Callable[[], str],
         settings: Settings,
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = Limits(),
     ) -> None:
         self.clock = clock
         self.limits = limits
@@ -65,7 +67,7 @@ class Server:
         self._unflushed: list[Session] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._self_database = server_database.make(new_uuid)
-        runner = Runner(self._self_database, None, clock, self._tell)
+        runner = ServerRunner(self._self_database, clock, self._tell, self._show_indexes)
         self.runners[runner.name] = runner
         self._describe(runner)
         clock.on_warp(self.probe_sessions)
@@ -102,6 +104,7 @@ class Server:
         runner.announce = self._describe
         runner.replaced = self._replaced
         runner.start()
+        self.locks.add_source(runner.lease_locks)
         return runner
 
     def add_relay(self, name: str, upstream: Upstream) -> Relay:
@@ -152,10 +155,17 @@ class Server:
         if isinstance(runner, Clustered):
             columns["cid"] = ["uuid", runner.shared_log.identity]
             columns["sid"] = ["uuid", runner.server_id]
-            columns["index"] = runner.index
+            columns["index"] = runner.shown_index = runner.index
         if runner.is_available:
             columns["schema"] = json_text(runner.database.schema.to_json())
         self._set_row(runner.name, columns)
+
+    def _show_indexes(self) -> None:
+        """Write how far the databases are that others change as well."""
+        for runner in self.runners.values():
+            if isinstance(runner, Clustered) and runner.shown_index != runner.index:
+                runner.shown_index = runner.index
+                self._set_row(runner.name, {"index": runner.index})
 
     def _set_row(self, name: str, columns: dict[str, Any] | None) -> None:
         change = server_database.row_change(self._self_database, name, columns)
@@ -168,6 +178,8 @@ class Server:
         runner.give_up_all()
         self._databases_changed()
         self._set_row(name, None)
+        if isinstance(runner, Clustered):
+            self.locks.remove_source(runner.lease_locks)
         await runner.close()
         if isinstance(runner, Relay):
             self._forget_source(runner.upstream)
@@ -262,10 +274,12 @@ class Server:
 
     async def _sweep(self) -> None:
         while True:
-            for _ in range(_SWEEPS_PER_CLEARANCE):
+            for sweep in range(_SWEEPS_PER_CLEARANCE):
                 await asyncio.sleep(_PROBE_SWEEP_SECONDS)
                 self.probe_sessions()
                 self.dumps.check()
+                if sweep % _SWEEPS_PER_SHOW == 0:
+                    self._show_indexes()
             for runner in self.runners.values():
                 runner.database.monitors.drop_unused()
 

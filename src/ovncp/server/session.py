@@ -18,6 +18,7 @@ from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.dumps import Turn
@@ -337,7 +338,7 @@ class Session:
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """See `Requester.reply_error`."""
         self._n_unanswered -= 1
-        self.send(b'{"id":%b,"error":%b}' % (id_bytes, jsonrpc.encode(error)))
+        self.send(b'{"id":%b,"error":%b}' % (id_bytes, encode(error)))
 
     def notify(self, method: str, params: list[Any]) -> None:
         """Send a notification."""
@@ -430,12 +431,11 @@ class Session:
         behind, self._behind = self._behind, {}
         for monitor, since in behind.items():
             database = self.monitors[monitor.id_bytes][1].database
-            difference = database.history.since(since)
-            if difference is None:
+            if not database.history.includes(since):
                 self.overflow(_TOO_SLOW)
                 return
             COUNTERS["monitor_merged"] += 1
-            updates = database.monitors.since(monitor, difference)
+            updates = database.monitors.since(monitor, database.history, since)
             if updates != b"{}":
                 self.send(monitor.message(updates, database.transaction_id))
 

@@ -1,11 +1,12 @@
 """The locks of a server's clients (RFC 7047 sections 4.1.8 to 4.1.10), here and at the sources.
 
-A server without relayed databases decides by itself who holds a lock. One with some holds it at
-each of their sources on behalf of the client that is first in its own queue: it asks one source
-after the other, in an order that is the same at every relay, so that no two wait for each other.
-When that client unlocks, the sources are told so even if others wait here, so that the clients of
-other relays get their turn. A source that is lost, or that gives the lock to somebody else, takes
-it from the client, who is told; it is asked for again as soon as that can be.
+A server that shares no database with others decides by itself who holds a lock. One that relays
+some, or is part of clusters, holds it at each of their sources on behalf of the client that is
+first in its own queue: it asks one source after the other, in an order that is the same at every
+server, so that no two wait for each other. When that client unlocks, the sources are told so even
+if others wait here, so that the clients of other servers get their turn. A source that is lost, or
+that gives the lock to somebody else, takes it from the client, who is told; it is asked for again
+as soon as that can be.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from functools import partial
 from typing import Any
 
 from ovncp.ovsdb.lock import Locks
-from ovncp.server.upstream import Upstream, ignore
+from ovncp.server.lock_source import LockSource
+from ovncp.server.upstream import ignore
 
 _LOG = logging.getLogger("ovncp.relay")
 
@@ -58,7 +60,7 @@ class _Claim:
         self.is_owned = False
         self.is_theft = False
         self.reply: Reply | None = None
-        self.places: dict[Upstream, _Place] = {}
+        self.places: dict[LockSource, _Place] = {}
 
     def answer(self, is_owned: bool) -> bool:
         """Answer the first client's request, if it waits for that; whether it did."""
@@ -75,7 +77,7 @@ class SharedLocks:
         self._notify = notify
         self._queues = Locks()
         self._claims: dict[str, _Claim] = {}
-        self._sources: list[Upstream] = []
+        self._sources: list[LockSource] = []
 
     def owns(self, session: Hashable, name: str) -> bool:
         """Whether `session` holds the lock `name`."""
@@ -159,13 +161,13 @@ class SharedLocks:
             return
         self._give(name, claim)
 
-    def _ask(self, name: str, claim: _Claim, source: Upstream) -> None:
+    def _ask(self, name: str, claim: _Claim, source: LockSource) -> None:
         place = claim.places[source] = _Place(claim.is_theft)
         method = "steal" if claim.is_theft else "lock"
         source.request(method, [name], partial(self._answered, name, source, place))
 
     def _answered(
-        self, name: str, source: Upstream, place: _Place, result: Any, error: Any
+        self, name: str, source: LockSource, place: _Place, result: Any, error: Any
     ) -> None:
         claim = self._claims.get(name)
         if claim is None or claim.places.get(source) is not place:
@@ -184,35 +186,35 @@ class SharedLocks:
         if not claim.answer(True) and owner is not None:
             self._notify(owner, "locked", name)
 
-    def _release(self, name: str, source: Upstream) -> None:
+    def _release(self, name: str, source: LockSource) -> None:
         if self._claims[name].places.pop(source, None) is not None and source.is_connected:
             source.request("unlock", [name], ignore)
 
     # What sources say
 
-    def add_source(self, source: Upstream) -> None:
+    def add_source(self, source: LockSource) -> None:
         """Hold all locks at `source` too."""
         if source not in self._sources:
             source.lock_holder = self
             self._sources.append(source)
-            self._sources.sort(key=lambda source: min(source.followers))
+            self._sources.sort(key=lambda source: source.order)
             for name in list(self._claims):
                 self._lose(name, source)
                 self._advance(name)
 
-    def remove_source(self, source: Upstream) -> None:
+    def remove_source(self, source: LockSource) -> None:
         """Forget `source`, which closes."""
         self._sources.remove(source)
         for name, claim in list(self._claims.items()):
             claim.places.pop(source, None)
             self._advance(name)
 
-    def source_found(self, source: Upstream) -> None:
+    def source_found(self, source: LockSource) -> None:
         """See `LockHolder.source_found`."""
         for name in list(self._claims):
             self._advance(name)
 
-    def source_says(self, source: Upstream, method: str, name: str) -> None:
+    def source_says(self, source: LockSource, method: str, name: str) -> None:
         """See `LockHolder.source_says`."""
         claim = self._claims.get(name)
         place = None if claim is None else claim.places.get(source)
@@ -224,7 +226,7 @@ class SharedLocks:
         elif place.state is _State.HELD:
             self._robbed(name, source, place)
 
-    def _robbed(self, name: str, source: Upstream, place: _Place) -> None:
+    def _robbed(self, name: str, source: LockSource, place: _Place) -> None:
         """Somebody else's client has stolen the lock; a thief does not wait for it to come back."""
         place.state = _State.WAITING
         self._lose(name, source)
@@ -238,14 +240,14 @@ class SharedLocks:
         else:
             self._advance(name)
 
-    def source_lost(self, source: Upstream) -> None:
+    def source_lost(self, source: LockSource) -> None:
         """See `LockHolder.source_lost`."""
         for name, claim in self._claims.items():
             if claim.places.pop(source, None) is not None:
                 self._lose(name, source)
             claim.answer(False)
 
-    def _lose(self, name: str, source: Upstream) -> None:
+    def _lose(self, name: str, source: LockSource) -> None:
         """Take the lock from its owner, since `source` does not grant it (any more).
 
         It is given back where it comes later in the order, so that it can be asked for again.

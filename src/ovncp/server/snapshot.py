@@ -28,6 +28,9 @@ _ENTRIES_PER_SLICE = 100
 
 T = TypeVar("T")
 
+Read = Callable[[int], AsyncIterator[list[Entry]]]
+"""Gives the entries from an index on, as `Log.read`."""
+
 
 class Moment:
     """The whole content of a database as it is now, to be written out while it changes.
@@ -67,8 +70,11 @@ async def open_database(
     log: Log,
     new_uuid: Callable[[], str],
     settings: Settings,
+    read: Read | None = None,
 ) -> tuple[Database, int]:
     """The database that `log` holds, and the index of its last entry. Raises LogError, OvsdbError.
+
+    `read` gives its entries in place of `log`, perhaps not all of them.
 
     As on the C server, what the database cannot read ends the log, and a transaction that breaks a
     rule of the schema is passed over. Either is a warning, and what it was is kept.
@@ -76,7 +82,7 @@ async def open_database(
     snapshot = await log.snapshot()
     schema = DatabaseSchema.from_json(parse_entry(snapshot.schema))
     database = Database(schema, new_uuid, settings, _start_id(schema))
-    index = await _Opening(log, database).run(snapshot)
+    index = await _Opening(log, database, read or log.read).run(snapshot)
     database.history.note_start()
     return database, index
 
@@ -89,8 +95,9 @@ def _start_id(schema: DatabaseSchema) -> str:
 class _Opening:
     """The reading of a log into an empty database."""
 
-    def __init__(self, log: Log, database: Database) -> None:
+    def __init__(self, log: Log, database: Database, read: Read) -> None:
         self._log = log
+        self._read = read
         self._database = database
         self._apply = self._fill
 
@@ -102,7 +109,7 @@ class _Opening:
                 return index - 1
             if snapshot.history:
                 await restore_history(snapshot.history, self._database)
-        async for batch in self._log.read(index + 1):
+        async for batch in self._read(index + 1):
             for place, item in enumerate(batch):
                 if not await self._take(item):
                     return index

@@ -14,7 +14,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ovncp.server import stream
 from ovncp.server.clock import Clock
@@ -26,6 +26,9 @@ from ovncp.wire.client import Answer, ClientConnection, Event
 from ovncp.wire.json_stream import JsonError
 from ovncp.wire.jsonrpc import InvalidMessage
 from ovncp.wire.reconnect import END_OF_FILE, PROBE_INTERVAL_MSEC, Action, Reconnect
+
+if TYPE_CHECKING:
+    from ovncp.server.lock_source import LockHolder
 
 _LOG = logging.getLogger("ovncp.relay")
 
@@ -73,19 +76,6 @@ class Follower(Protocol):
 
     def source_lost(self) -> None:
         """Note that the connection is lost: what was asked has no answer."""
-
-
-class LockHolder(Protocol):
-    """What asks the source for locks."""
-
-    def source_found(self, upstream: "Upstream") -> None:
-        """Note that `upstream` is connected."""
-
-    def source_says(self, upstream: "Upstream", method: str, name: str) -> None:
-        """Take "locked" or "stolen"."""
-
-    def source_lost(self, upstream: "Upstream") -> None:
-        """Note that all locks at the source are lost."""
 
 
 class _Connection(asyncio.Protocol):
@@ -173,6 +163,11 @@ class Upstream:
         return None
 
     # Talking
+
+    @property
+    def order(self) -> str:
+        """See `LockSource.order`."""
+        return min(self.followers)
 
     @property
     def is_connected(self) -> bool:

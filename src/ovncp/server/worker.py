@@ -18,6 +18,7 @@ from ovncp.server.clock import Clock
 from ovncp.server.command import Command, CommandError
 from ovncp.server.configuration import RemoteOptions
 from ovncp.server.limits import Limits
+from ovncp.server.lock_source import LockSource
 from ovncp.server.remote import Remote
 from ovncp.server.runner import Runner
 from ovncp.server.server import Server
@@ -62,17 +63,17 @@ class _Locks:
         self._who = who
         self._owned: set[tuple[Session, str]] = set()
 
-    def add_source(self, source: Upstream) -> None:
+    def add_source(self, source: LockSource) -> None:
         """There is but one, which tells of locks in a way of its own."""
         source.lock_holder = self
 
-    def source_found(self, upstream: Upstream) -> None:
+    def source_found(self, source: LockSource) -> None:
         """See `LockHolder.source_found`."""
 
-    def source_says(self, upstream: Upstream, method: str, name: str) -> None:
+    def source_says(self, source: LockSource, method: str, name: str) -> None:
         """See `LockHolder.source_says`."""
 
-    def source_lost(self, upstream: Upstream) -> None:
+    def source_lost(self, source: LockSource) -> None:
         """See `LockHolder.source_lost`; it is the end of us."""
 
     def owns(self, session: Session, name: str) -> bool:

@@ -4,11 +4,10 @@ What a peer's value must look like to be a message, in the C server's words, and
 written.  A member that is null counts as absent.
 """
 
-import json
 from enum import Enum
 from typing import Any
 
-import orjson
+from ovncp.ovsdb.json_bytes import encode
 
 
 class Kind(Enum):
@@ -68,15 +67,6 @@ def _kind(present: set[str]) -> Kind:
     if "error" in present:
         return Kind.ERROR
     return Kind.REQUEST if "id" in present else Kind.NOTIFICATION
-
-
-def encode(value: Any) -> bytes:
-    """`value` as JSON text; what was no UTF-8 in a string that came in goes out as it came."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # a lone surrogate, or deeper than orjson goes
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "surrogateescape")
 
 
 def encode_id(value: Any) -> bytes:

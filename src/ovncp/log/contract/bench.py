@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from enum import Flag, auto
 
 from ovncp.log.base import Log, LogError
 from ovncp.log.contract.wire import Wire
@@ -16,39 +16,22 @@ from ovncp.log.registry import engine, open_log
 SCHEMA = b'{"name":"T","version":"1.0.0","tables":{}}'
 
 
-class Needs(Flag):
-    """What a case needs of its bench."""
-
-    NOTHING = 0
-    LOST_ANSWERS = auto()
-    """`lose_next_answer`."""
-    HANDLES = auto()
-    """`open`, any number of times, and `location`, which other processes can open as well."""
-    WIRE = auto()
-    """`open_by_wire`: a connection to the engine that can be cut."""
-
-
 class Bench:
-    """A new log, and `log`, an open handle to it; the rest is for the cases that need it."""
+    """A new log, and `log`, an open handle to it."""
 
     log: Log
-    location: str
 
+
+class LossyBench(Bench, ABC):
+    """One that can lose an answer."""
+
+    @abstractmethod
     def lose_next_answer(self) -> None:
         """Have the answer to the next append of `log` be lost on its way."""
-        raise NotImplementedError
-
-    async def open(self) -> Log:
-        """A further handle."""
-        raise NotImplementedError
-
-    async def open_by_wire(self) -> tuple[Log, Wire]:
-        """A further handle, and the wire between it and the engine."""
-        raise NotImplementedError
 
 
 class EngineBench(Bench):
-    """A log on an engine that is shared, and reached over TCP."""
+    """A log on an engine that is shared, and reached over TCP; others can open its `location`."""
 
     def __init__(self, location: Location):
         self.location = location.url()
@@ -56,11 +39,13 @@ class EngineBench(Bench):
         self._opened = contextlib.AsyncExitStack()
 
     async def open(self) -> Log:
+        """A further handle."""
         log = await open_log(self.location)
         self._opened.push_async_callback(log.close)
         return log
 
     async def open_by_wire(self) -> tuple[Log, Wire]:
+        """A further handle, and the wire between it and the engine."""
         wire = Wire(self._place.hosts)
         hosts = await wire.start()
         self._opened.push_async_callback(wire.close)

@@ -11,34 +11,37 @@ from functools import partial
 from typing import Any
 
 from ovncp.log.base import Entry, Log
-from ovncp.log.contract.bench import Bench, Needs
+from ovncp.log.contract.bench import Bench
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A promise, and what tries it; raises if it is not kept."""
+    """A promise, and what tries it on a bench of a kind; raises if it is not kept."""
 
     name: str
-    needs: Needs
-    run: Callable[[Bench], Awaitable[None]]
+    bench: type[Bench]
+    run: Callable[[Any], Awaitable[None]]
 
 
 CASES: list[Case] = []
 
 
 def case(
-    needs: Needs = Needs.NOTHING, **variants: Iterable[Any]
+    bench: type[Bench] = Bench, **variants: Iterable[Any]
 ) -> Callable[[Callable[..., Awaitable[None]]], None]:
-    """Register the function below as a case; of one parameter there may be `variants`."""
+    """Register the function below as a case for a kind of bench.
+
+    Of one parameter there may be `variants`.
+    """
 
     def register(function: Callable[..., Awaitable[None]]) -> None:
         name = function.__name__.replace("_", " ")
         if not variants:
-            CASES.append(Case(name, needs, function))
+            CASES.append(Case(name, bench, function))
         for parameter, values in variants.items():
             for value in values:
                 run = partial(function, **{parameter: value})
-                CASES.append(Case(f"{name} ({parameter} {value})", needs, run))
+                CASES.append(Case(f"{name} ({parameter} {value})", bench, run))
 
     return register
 
@@ -79,6 +82,26 @@ async def entries_from(log: Log, index: int) -> list[Entry]:
     batches = [batch async for batch in log.read(index)]
     assert all(batches)
     return [entry for batch in batches for entry in batch]
+
+
+class Gate:
+    """Data of which the rest comes once it is opened; `reached` is set when that is waited for."""
+
+    def __init__(self, begin: bytes, rest: bytes):
+        self.reached = asyncio.Event()
+        self._parts = begin, rest
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        """Let the rest come."""
+        self._opened.set()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        begin, rest = self._parts
+        yield begin
+        self.reached.set()
+        await self._opened.wait()
+        yield rest
 
 
 async def chunked(data: bytes) -> AsyncIterator[bytes]:

@@ -17,8 +17,8 @@ from ovncp.log.base import (
     OutcomeUnknown,
     Snapshot,
 )
-from ovncp.log.contract.bench import SCHEMA, Bench, Needs
-from ovncp.log.contract.case import case, chunked, entries_from, expected, fill, raises, text
+from ovncp.log.contract.bench import SCHEMA, Bench, LossyBench
+from ovncp.log.contract.case import Gate, case, chunked, entries_from, expected, fill, raises, text
 
 
 @case()
@@ -89,8 +89,8 @@ async def many_and_large_entries(bench: Bench) -> None:
     ]
 
 
-@case(Needs.LOST_ANSWERS)
-async def a_lost_acknowledgement_is_settled_by_reading(bench: Bench) -> None:
+@case(LossyBench)
+async def a_lost_acknowledgement_is_settled_by_reading(bench: LossyBench) -> None:
     log = bench.log
     await fill(log, 2)
     bench.lose_next_answer()
@@ -323,17 +323,11 @@ async def a_cancelled_snapshot_happened_or_not(bench: Bench, yields: int) -> Non
 async def appends_go_on_during_a_snapshot(bench: Bench) -> None:
     log = bench.log
     await fill(log, 5)
-    appended = asyncio.Event()
-
-    async def state() -> AsyncIterator[bytes]:
-        yield b'{"state":'
-        await appended.wait()
-        yield b"5}"
-
-    saving = asyncio.create_task(log.save_snapshot(5, state()))
-    await asyncio.sleep(0.01)
+    state = Gate(b'{"state":', b"5}")
+    saving = asyncio.create_task(log.save_snapshot(5, state))
+    await state.reached.wait()
     await fill(log, 10)
-    appended.set()
+    state.open()
     while not saving.done():
         await fill(log, 1)
         await asyncio.sleep(0)
@@ -400,17 +394,11 @@ async def a_conversion_takes_an_index(bench: Bench) -> None:
 async def a_conversion_that_comes_late_is_a_conflict(bench: Bench) -> None:
     log = bench.log
     await fill(log, 2)
-    appended = asyncio.Event()
-
-    async def state() -> AsyncIterator[bytes]:
-        yield b"{"
-        await appended.wait()
-        yield b"}"
-
-    conversion = asyncio.create_task(log.convert(3, b'{"name":"T2"}', state()))
-    await asyncio.sleep(0.01)
+    state = Gate(b"{", b"}")
+    conversion = asyncio.create_task(log.convert(3, b'{"name":"T2"}', state))
+    await state.reached.wait()
     await fill(log, 1)
-    appended.set()
+    state.open()
     with raises(Conflict):
         await conversion
     assert await log.snapshot() == Snapshot(0, SCHEMA, b"")

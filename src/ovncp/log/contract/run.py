@@ -6,16 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from ovncp.log.contract import cases, shared_cases
-from ovncp.log.contract.bench import Bench, Needs, engine_bench
+from ovncp.log.contract import cases, lease_cases, shared_cases
+from ovncp.log.contract.bench import Bench, EngineBench, engine_bench
 from ovncp.log.contract.case import CASES, Case
 
-MODULES = (cases, shared_cases)
+MODULES = (cases, lease_cases, shared_cases)
 """Those with cases."""
 
 _PATIENCE_S = 120.0
-AN_ENGINE_HAS = Needs.HANDLES | Needs.WIRE
-"""What the bench of an engine is good for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +24,9 @@ class Result:
     failure: Exception | None
 
 
-def cases_for(has: Needs) -> list[Case]:
-    """The cases that a bench which has `has` is good for."""
-    return [case for case in CASES if case.needs in has]
+def cases_for(kind: type[Bench]) -> list[Case]:
+    """The cases that a bench of `kind` is good for."""
+    return [case for case in CASES if issubclass(kind, case.bench)]
 
 
 async def run(location: str, only: str = "") -> AsyncIterator[Result]:
@@ -36,7 +34,7 @@ async def run(location: str, only: str = "") -> AsyncIterator[Result]:
 
     Raises LogError if the engine cannot be used at all.
     """
-    for case in cases_for(AN_ENGINE_HAS):
+    for case in cases_for(EngineBench):
         if only in case.name:
             async with engine_bench(location) as bench:
                 yield Result(case.name, await _failure(case, bench))

@@ -19,7 +19,7 @@ from ovncp.log.base import (
     Snapshot,
 )
 from ovncp.log.contract.appender import Work, append_all, appender
-from ovncp.log.contract.bench import SCHEMA, Bench, Needs
+from ovncp.log.contract.bench import SCHEMA, EngineBench
 from ovncp.log.contract.case import case, entries_from, expected, fill, raises, text
 from ovncp.log.contract.wire import Wire
 
@@ -37,8 +37,8 @@ async def written_by(log: Log) -> dict[str, list[int]]:
     return numbers
 
 
-@case(Needs.HANDLES)
-async def handles_exclude_each_other(bench: Bench) -> None:
+@case(EngineBench)
+async def handles_exclude_each_other(bench: EngineBench) -> None:
     one, other = bench.log, await bench.open()
     await one.append(1, [text(1), text(2)])
     for index in (1, 2, 4):
@@ -52,8 +52,8 @@ async def handles_exclude_each_other(bench: Bench) -> None:
     assert await entries_from(other, 1) == await entries_from(one, 1) == expected(1, 4)
 
 
-@case(Needs.HANDLES)
-async def entries_say_whether_this_handle_appended_them(bench: Bench) -> None:
+@case(EngineBench)
+async def entries_say_whether_this_handle_appended_them(bench: EngineBench) -> None:
     one, other = bench.log, await bench.open()
     await one.append(1, [text(1)])
     await other.append(2, [text(2), text(3)])
@@ -61,8 +61,10 @@ async def entries_say_whether_this_handle_appended_them(bench: Bench) -> None:
     assert [entry.own for entry in await entries_from(other, 1)] == [False, True, True]
 
 
-@case(Needs.HANDLES, n_bytes=[10, 700_000])
-async def handles_that_append_at_once_lose_and_double_nothing(bench: Bench, n_bytes: int) -> None:
+@case(EngineBench, n_bytes=[10, 700_000])
+async def handles_that_append_at_once_lose_and_double_nothing(
+    bench: EngineBench, n_bytes: int
+) -> None:
     works = [Work(name, 20 if n_bytes < 1000 else 4, 3, n_bytes) for name in "abcd"]
     logs = [bench.log, *[await bench.open() for _ in works[1:]]]
     await asyncio.gather(*map(append_all, logs, works))
@@ -71,8 +73,8 @@ async def handles_that_append_at_once_lose_and_double_nothing(bench: Bench, n_by
         assert await written_by(log) == expected_numbers
 
 
-@case(Needs.HANDLES)
-async def processes_that_append_at_once_lose_and_double_nothing(bench: Bench) -> None:
+@case(EngineBench)
+async def processes_that_append_at_once_lose_and_double_nothing(bench: EngineBench) -> None:
     works = [Work(name, 40, 5) for name in ("first", "second")]
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(appender(bench.location, w)) for w in works]
@@ -91,8 +93,8 @@ async def stored(process: asyncio.subprocess.Process) -> int:
     return int(number)
 
 
-@case(Needs.HANDLES, n_bytes=[200, 500_000])
-async def a_killed_appender_leaves_whole_batches(bench: Bench, n_bytes: int) -> None:
+@case(EngineBench, n_bytes=[200, 500_000])
+async def a_killed_appender_leaves_whole_batches(bench: EngineBench, n_bytes: int) -> None:
     """All that it was told is stored is; of the batch under way there is all or nothing."""
     async with appender(bench.location, Work("killed", 10_000, 7, n_bytes)) as process:
         for _ in range(3):
@@ -111,8 +113,8 @@ async def a_killed_appender_leaves_whole_batches(bench: Bench, n_bytes: int) -> 
     assert found["next"] == [0, 1]
 
 
-@case(Needs.HANDLES)
-async def a_batch_of_any_size_is_one_batch(bench: Bench) -> None:
+@case(EngineBench)
+async def a_batch_of_any_size_is_one_batch(bench: EngineBench) -> None:
     """And its bytes may be such that nothing makes them smaller."""
     large = [b'"%s"' % os.urandom(size).hex().encode() for size in (4_000_000, 10, 3_000_000)]
     await bench.log.append(1, [text(1)])
@@ -127,8 +129,10 @@ async def a_batch_of_any_size_is_one_batch(bench: Bench) -> None:
     await append
 
 
-@case(Needs.HANDLES, after_s=[0.0, 0.01, 0.05, 0.2])
-async def a_cancelled_append_of_any_size_happened_or_not(bench: Bench, after_s: float) -> None:
+@case(EngineBench, after_s=[0.0, 0.01, 0.05, 0.2])
+async def a_cancelled_append_of_any_size_happened_or_not(
+    bench: EngineBench, after_s: float
+) -> None:
     large = [b'"%s"' % os.urandom(1_500_000).hex().encode(), text(2)]
     append = asyncio.create_task(bench.log.append(1, large))
     await asyncio.sleep(after_s)
@@ -140,8 +144,23 @@ async def a_cancelled_append_of_any_size_happened_or_not(bench: Bench, after_s: 
     assert [entry.data for entry in await entries_from(await bench.open(), 1)] == large
 
 
-@case(Needs.HANDLES)
-async def a_follower_sees_what_another_handle_appends(bench: Bench) -> None:
+@case(EngineBench)
+async def what_came_while_a_large_append_was_made_ready_stays(bench: EngineBench) -> None:
+    """Also when this handle has heard of it meanwhile, as one that is followed does."""
+    other = await bench.open()
+    append = asyncio.create_task(
+        bench.log.append(1, [b'"%s"' % os.urandom(1_500_000).hex().encode()])
+    )
+    await asyncio.sleep(0)
+    await other.append(1, [text(1)])
+    assert await entries_from(bench.log, 1) == expected(1, 1)
+    with raises(Conflict):
+        await append
+    assert await entries_from(other, 1) == expected(1, 1)
+
+
+@case(EngineBench)
+async def a_follower_sees_what_another_handle_appends(bench: EngineBench) -> None:
     other = await bench.open()
     await fill(bench.log, 1)
     follower = other.follow(1)
@@ -150,8 +169,8 @@ async def a_follower_sees_what_another_handle_appends(bench: Bench) -> None:
         await fill(bench.log, 1)
 
 
-@case(Needs.HANDLES)
-async def a_snapshot_is_everybodys(bench: Bench) -> None:
+@case(EngineBench)
+async def a_snapshot_is_everybodys(bench: EngineBench) -> None:
     other = await bench.open()
     await fill(bench.log, 5)
     await other.save_snapshot(3, text(3), b"history")
@@ -167,8 +186,8 @@ async def a_snapshot_is_everybodys(bench: Bench) -> None:
     assert await entries_from(other, 4) == expected(4, 5)
 
 
-@case(Needs.HANDLES)
-async def snapshots_that_are_saved_at_once_leave_the_latest(bench: Bench) -> None:
+@case(EngineBench)
+async def snapshots_that_are_saved_at_once_leave_the_latest(bench: EngineBench) -> None:
     logs = [bench.log, await bench.open(), await bench.open()]
     await fill(bench.log, 3)
 
@@ -181,8 +200,8 @@ async def snapshots_that_are_saved_at_once_leave_the_latest(bench: Bench) -> Non
         assert await log.snapshot() == Snapshot(3, SCHEMA, text(3))
 
 
-@case(Needs.HANDLES)
-async def a_reader_meets_the_compaction_of_another_handle(bench: Bench) -> None:
+@case(EngineBench)
+async def a_reader_meets_the_compaction_of_another_handle(bench: EngineBench) -> None:
     for n in range(1, 101):
         await bench.log.append(n, [b'{"n":%d,"x":"%s"}' % (n, b"x" * 50_000)])
     other = await bench.open()
@@ -197,8 +216,8 @@ async def a_reader_meets_the_compaction_of_another_handle(bench: Bench) -> None:
     assert [entry.index for entry in await entries_from(bench.log, 100)] == [100]
 
 
-@case(Needs.HANDLES)
-async def a_snapshot_that_is_replaced_while_it_is_read_is_whole(bench: Bench) -> None:
+@case(EngineBench)
+async def a_snapshot_that_is_replaced_while_it_is_read_is_whole(bench: EngineBench) -> None:
     other = await bench.open()
     await fill(bench.log, 2)
     texts = [b'"%s"' % (b"%x" % n * 8_000_000) for n in range(4)]
@@ -214,8 +233,8 @@ async def a_snapshot_that_is_replaced_while_it_is_read_is_whole(bench: Bench) ->
     assert (await other.snapshot()).data == texts[-1]
 
 
-@case(Needs.HANDLES)
-async def a_conversion_is_everybodys(bench: Bench) -> None:
+@case(EngineBench)
+async def a_conversion_is_everybodys(bench: EngineBench) -> None:
     other = await bench.open()
     await fill(bench.log, 2)
     follower = other.follow(1)
@@ -244,6 +263,17 @@ async def until_stored(log: Log, index: int) -> None:
             return
 
 
+async def lose_an_answer(bench: EngineBench) -> tuple[Log, Wire, asyncio.Task[None]]:
+    """A handle whose third entry is stored, its cut wire, and the append, whose answer is lost."""
+    log, wire = await bench.open_by_wire()
+    await fill(log, 2)
+    wire.mute()
+    append = asyncio.create_task(log.append(3, [text(3)]))
+    await until_stored(bench.log, 3)
+    wire.cut()
+    return log, wire, append
+
+
 async def until_held(wire: Wire) -> None:
     """Return when a request has been kept back, whole."""
     async with asyncio.timeout(_PATIENCE_S):
@@ -252,14 +282,9 @@ async def until_held(wire: Wire) -> None:
     await asyncio.sleep(0.05)
 
 
-@case(Needs.HANDLES | Needs.WIRE)
-async def a_lost_answer_is_found_out_by_itself_or_by_reading(bench: Bench) -> None:
-    log, wire = await bench.open_by_wire()
-    await fill(log, 2)
-    wire.mute()
-    append = asyncio.create_task(log.append(3, [text(3)]))
-    await until_stored(bench.log, 3)
-    wire.cut()
+@case(EngineBench)
+async def a_lost_answer_is_found_out_by_itself_or_by_reading(bench: EngineBench) -> None:
+    log, wire, append = await lose_an_answer(bench)
     wire.mend()
     with contextlib.suppress(OutcomeUnknown):
         await append
@@ -268,14 +293,9 @@ async def a_lost_answer_is_found_out_by_itself_or_by_reading(bench: Bench) -> No
     assert await entries_from(bench.log, 1) == expected(1, 4)
 
 
-@case(Needs.HANDLES | Needs.WIRE)
-async def a_lost_answer_is_unknown_while_nobody_can_be_asked(bench: Bench) -> None:
-    log, wire = await bench.open_by_wire()
-    await fill(log, 2)
-    wire.mute()
-    append = asyncio.create_task(log.append(3, [text(3)]))
-    await until_stored(bench.log, 3)
-    wire.cut()
+@case(EngineBench)
+async def a_lost_answer_is_unknown_while_nobody_can_be_asked(bench: EngineBench) -> None:
+    log, wire, append = await lose_an_answer(bench)
     with raises(OutcomeUnknown):
         await append
     with raises(LogError):
@@ -289,8 +309,8 @@ async def a_lost_answer_is_unknown_while_nobody_can_be_asked(bench: Bench) -> No
     assert await entries_from(bench.log, 1) == expected(1, 5)
 
 
-@case(Needs.HANDLES | Needs.WIRE)
-async def a_request_that_arrives_late_does_nothing(bench: Bench) -> None:
+@case(EngineBench)
+async def a_request_that_arrives_late_does_nothing(bench: EngineBench) -> None:
     """The handle has asked again by then, and was answered."""
     log, wire = await bench.open_by_wire()
     await fill(log, 2)
@@ -310,8 +330,8 @@ async def a_request_that_arrives_late_does_nothing(bench: Bench) -> None:
     assert await entries_from(bench.log, 1) == expected(1, len(before) + 1)
 
 
-@case(Needs.HANDLES | Needs.WIRE, shape=["append", "conversion"])
-async def what_reading_did_not_show_does_not_appear_later(bench: Bench, shape: str) -> None:
+@case(EngineBench, shape=["append", "conversion"])
+async def what_reading_did_not_show_does_not_appear_later(bench: EngineBench, shape: str) -> None:
     log, wire = await bench.open_by_wire()
     await fill(log, 2)
     if shape == "append":
@@ -335,8 +355,8 @@ async def what_reading_did_not_show_does_not_appear_later(bench: Bench, shape: s
     assert await entries_from(bench.log, 4) == [Entry(4, text(44))]
 
 
-@case(Needs.HANDLES | Needs.WIRE)
-async def an_engine_out_of_reach_is_an_error_and_no_more(bench: Bench) -> None:
+@case(EngineBench)
+async def an_engine_out_of_reach_is_an_error_and_no_more(bench: EngineBench) -> None:
     """It goes on by itself once the engine is back."""
     log, wire = await bench.open_by_wire()
     await fill(log, 2)
@@ -355,8 +375,8 @@ async def an_engine_out_of_reach_is_an_error_and_no_more(bench: Bench) -> None:
     assert await entries_from(bench.log, 1) == expected(1, 4)
 
 
-@case(Needs.HANDLES | Needs.WIRE)
-async def a_follower_misses_nothing_by_an_interruption(bench: Bench) -> None:
+@case(EngineBench)
+async def a_follower_misses_nothing_by_an_interruption(bench: EngineBench) -> None:
     log, wire = await bench.open_by_wire()
     await fill(bench.log, 1)
     follower = log.follow(1)
@@ -372,8 +392,8 @@ async def a_follower_misses_nothing_by_an_interruption(bench: Bench) -> None:
     assert await asyncio.wait_for(waiting, _PATIENCE_S) == expected(4, 4)
 
 
-@case(Needs.HANDLES | Needs.WIRE)
-async def a_follower_is_told_that_the_engine_is_out_of_reach(bench: Bench) -> None:
+@case(EngineBench)
+async def a_follower_is_told_that_the_engine_is_out_of_reach(bench: EngineBench) -> None:
     log, wire = await bench.open_by_wire()
     waiting = asyncio.ensure_future(anext(log.follow(1)))
     await asyncio.sleep(0.1)
@@ -385,8 +405,8 @@ async def a_follower_is_told_that_the_engine_is_out_of_reach(bench: Bench) -> No
 # Leases.
 
 
-@case(Needs.HANDLES)
-async def a_lease_is_held_by_one_of_all_handles(bench: Bench) -> None:
+@case(EngineBench)
+async def a_lease_is_held_by_one_of_all_handles(bench: EngineBench) -> None:
     other = await bench.open()
     first = await bench.log.acquire("writer", 60_000)
     waiting = asyncio.create_task(other.acquire("writer", 60_000))
@@ -403,8 +423,8 @@ async def a_lease_is_held_by_one_of_all_handles(bench: Bench) -> None:
     await third.renew()
 
 
-@case(Needs.HANDLES)
-async def handles_that_want_a_lease_get_it_in_turn(bench: Bench) -> None:
+@case(EngineBench)
+async def handles_that_want_a_lease_get_it_in_turn(bench: EngineBench) -> None:
     logs = [bench.log, await bench.open(), await bench.open()]
     holders: list[int] = []
     tokens: list[int] = []
@@ -423,8 +443,8 @@ async def handles_that_want_a_lease_get_it_in_turn(bench: Bench) -> None:
     assert tokens == sorted(set(tokens))
 
 
-@case(Needs.HANDLES)
-async def the_lease_of_a_killed_process_goes_to_the_next(bench: Bench) -> None:
+@case(EngineBench)
+async def the_lease_of_a_killed_process_goes_to_the_next(bench: EngineBench) -> None:
     async with appender(bench.location, Work("holder", 0, 0)) as process:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), _PATIENCE_S)
@@ -437,8 +457,8 @@ async def the_lease_of_a_killed_process_goes_to_the_next(bench: Bench) -> None:
     assert lease.token > int(line.split()[1])
 
 
-@case(Needs.HANDLES | Needs.WIRE)
-async def a_holder_that_is_cut_off_knows_before_the_next_one_holds(bench: Bench) -> None:
+@case(EngineBench)
+async def a_holder_that_is_cut_off_knows_before_the_next_one_holds(bench: EngineBench) -> None:
     log, wire = await bench.open_by_wire()
     lease = await log.acquire("writer", 1500)
     ends: list[Lease | str] = []

@@ -1,7 +1,7 @@
 """The text of the metrics, parsed: samples by name and labels, and quantiles of histograms."""
 
 import re
-from collections import Counter
+from collections import defaultdict
 from typing import NamedTuple
 
 _LINE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
@@ -42,10 +42,10 @@ class Samples:
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
         """The sum for each value of `label`."""
-        sums: Counter[str] = Counter()
+        sums: dict[str, float] = defaultdict(float)
         for sample in self.all(name, **labels):
-            sums[sample.labels[label]] += sample.value  # type: ignore[assignment]
-        return dict(sums)
+            sums[sample.labels[label]] += sample.value
+        return sums
 
     def buckets(self, name: str, **labels: str) -> dict[float, float]:
         """How many figures of a histogram are at most each bound."""

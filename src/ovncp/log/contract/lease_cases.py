@@ -1,0 +1,95 @@
+"""The promises about leases beyond waiting for them: trying, seizing, and guarding appends."""
+
+from __future__ import annotations
+
+from ovncp.log.base import Conflict, Lease, LeaseLost
+from ovncp.log.contract.bench import Bench, EngineBench
+from ovncp.log.contract.case import case, entries_from, expected, fill, raises, text
+
+_TTL_MS = 60_000
+
+
+@case()
+async def a_confirmed_index_is_the_next_one(bench: Bench) -> None:
+    log = bench.log
+    await fill(log, 2)
+    await log.confirm(3)
+    for index in (0, 2, 4):
+        with raises(Conflict):
+            await log.confirm(index)
+
+
+@case(EngineBench)
+async def what_another_handle_appended_is_confirmed_at_once(bench: EngineBench) -> None:
+    log, other = bench.log, await bench.open()
+    await other.append(1, [text(1)])
+    with raises(Conflict):
+        await log.confirm(1)
+    await log.confirm(2)
+
+
+async def _held(lease: Lease | None) -> Lease:
+    assert lease is not None
+    assert lease.is_held
+    return lease
+
+
+@case()
+async def trying_takes_a_free_lease_alone(bench: Bench) -> None:
+    log = bench.log
+    lease = await _held(await log.try_acquire("a", _TTL_MS))
+    assert await log.try_acquire("a", _TTL_MS) is None
+    await _held(await log.try_acquire("b", _TTL_MS))
+    await lease.release()
+    again = await _held(await log.try_acquire("a", _TTL_MS))
+    assert again.token > lease.token
+
+
+@case()
+async def seizing_takes_a_lease_from_its_holder_who_is_told(bench: Bench) -> None:
+    log = bench.log
+    lease = await log.acquire("a", _TTL_MS)
+    thief = await _held(await log.seize("a", _TTL_MS))
+    assert thief.token > lease.token
+    await lease.lost()
+    with raises(LeaseLost):
+        await lease.renew()
+    await thief.renew()
+    await _held(await log.seize("free", _TTL_MS))
+
+
+@case(EngineBench)
+async def seizing_takes_a_lease_from_another_handle(bench: EngineBench) -> None:
+    log, other = bench.log, await bench.open()
+    lease = await log.acquire("a", _TTL_MS)
+    thief = await _held(await other.seize("a", _TTL_MS))
+    assert thief.token > lease.token
+    await lease.lost()
+    assert not lease.is_held
+
+
+@case()
+async def an_append_is_guarded_by_leases_that_are_held(bench: Bench) -> None:
+    log = bench.log
+    leases = [await log.acquire("a", _TTL_MS), await log.acquire("b", _TTL_MS)]
+    await log.append(1, [text(1)], leases)
+    await leases[0].release()
+    with raises(LeaseLost):
+        await log.append(2, [text(2)], leases)
+    await log.append(2, [text(2)], leases[1:])
+    assert await entries_from(log, 1) == expected(1, 2)
+
+
+@case(EngineBench, size=[1, 3 << 20])
+async def a_guard_that_was_lost_unawares_keeps_an_append_from_happening(
+    bench: EngineBench, size: int
+) -> None:
+    log, other = bench.log, await bench.open()
+    lease = await log.acquire("a", _TTL_MS)
+    thief = await other.seize("a", _TTL_MS)
+    # Asked before the holder has been told.
+    with raises(LeaseLost):
+        await log.append(1, [b'{"x":"%s"}' % (b"x" * size)], [lease])
+    assert await entries_from(log, 1) == []
+    await other.append(1, [text(1)], [thief])
+    assert await entries_from(log, 1) == expected(1, 1)

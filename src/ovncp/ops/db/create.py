@@ -1,0 +1,59 @@
+"""`ovncp db create`: an empty database of a schema file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from ovncp.log import standalone
+from ovncp.log.base import Chunks
+from ovncp.log.registry import engine
+from ovncp.ops import schema_file
+from ovncp.ops.db.place import Kind, Place
+from ovncp.ops.db.report import FINE
+from ovncp.ovsdb.schema import DatabaseSchema
+
+
+@dataclass(frozen=True)
+class Created:
+    """An empty database was made."""
+
+    place: Place
+    schema: DatabaseSchema
+    status = FINE
+
+    def lines(self) -> Iterable[str]:
+        """See `Report`."""
+        yield f"{self.place.name}: created, of schema {self.schema.name} {self.schema.version}"
+
+    def to_json(self) -> dict[str, str]:
+        """See `Report`."""
+        return {
+            "place": self.place.name,
+            "schema": self.schema.name,
+            "version": self.schema.version,
+        }
+
+
+async def create(url: str, schema_path: str) -> Created:
+    """Make the database `url` of the schema in `schema_path`.
+
+    Raises Refusal, OvsdbError and LogError, the last of them if there is one at `url` already.
+    """
+    place, schema = Place.parse_log(url), schema_file.read(schema_path)
+    await make(place, schema_text(schema))
+    return Created(place, schema)
+
+
+def schema_text(schema: DatabaseSchema) -> bytes:
+    """A schema as a log has it."""
+    return orjson.dumps(schema.to_json())
+
+
+async def make(place: Place, schema: bytes, data: Chunks = b"") -> None:
+    """Make the log at `place`, which has the snapshot `data`. Raises LogError if there is one."""
+    if place.kind is Kind.ENGINE:
+        await engine(place.location).create(place.location, schema, data)
+    else:
+        assert isinstance(data, bytes), "a file is written at once"
+        standalone.create(place.location, schema, [data] if data else [])

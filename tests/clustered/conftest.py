@@ -1,0 +1,76 @@
+"""Servers over one log, on each engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from engines import EtcdCluster, Postgres
+from ovncp.log.registry import engine as engine_of
+from servers import Server
+
+SCHEMA = {
+    "name": "D",
+    "version": "1.0.0",
+    "tables": {
+        "T": {
+            "columns": {"k": {"type": "string"}, "v": {"type": "string"}},
+            "indexes": [["k"]],
+            "isRoot": True,
+        }
+    },
+}
+
+Start = Callable[..., list[Server]]
+"""Starts so many servers over a new log, with these parameters in its location."""
+
+
+@pytest.fixture(scope="session")
+def etcd() -> Iterator[EtcdCluster]:
+    """A cluster of three, which no test here may harm."""
+    with EtcdCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server that no test here may harm."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["etcd", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> EtcdCluster | Postgres:
+    """Each of them."""
+    found: EtcdCluster | Postgres = request.getfixturevalue(
+        {"etcd": "etcd", "postgresql": "postgres"}[request.param]
+    )
+    return found
+
+
+@pytest.fixture
+def start(engine: EtcdCluster | Postgres) -> Iterator[Start]:
+    """See `Start`."""
+    with starting(engine) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def starting(engine: EtcdCluster | Postgres) -> Iterator[Start]:
+    """A `Start` on `engine`; at the end the servers are closed."""
+    with contextlib.ExitStack() as stack:
+
+        def start(n_servers: int, **parameters: object) -> list[Server]:
+            url = engine.url(database=secrets.token_hex(4), **parameters)
+            asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+            return [
+                stack.enter_context(Server("ovncp", options=[url], tcp=True))
+                for _ in range(n_servers)
+            ]
+
+        yield start

@@ -1,0 +1,158 @@
+"""An etcd of little room: warnings, writes that are refused, and how they are taken again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from clustered.conftest import Start, starting
+from clustered.rows import PATIENCE_S, put, rows
+from engines import EtcdCluster
+from ovncp.log.etcd import EtcdLog
+from servers import Client, Server
+
+QUOTA = 16 << 20
+N_BYTES = 500_000
+
+SMALL = [f"--quota-backend-bytes={QUOTA}"]
+
+
+@pytest.fixture
+def etcd() -> Iterator[EtcdCluster]:
+    with EtcdCluster(options=SMALL) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def start(etcd: EtcdCluster) -> Iterator[Start]:
+    with starting(etcd) as start:
+        yield start
+
+
+def size(etcd: EtcdCluster) -> int:
+    """The largest file of a member."""
+    statuses = json.loads(etcd.ctl("endpoint", "status", "--write-out=json"))
+    return max(int(status["Status"]["dbSize"]) for status in statuses)
+
+
+def incompressible() -> str:
+    return os.urandom(N_BYTES // 2).hex()
+
+
+def wait_for_line(server: Server, line: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not re.search(line, server.log):
+        assert time.monotonic() < deadline, f"no line {line!r} in:\n{server.log}"
+        time.sleep(0.05)
+
+
+def test_it_warns_long_before_and_then_makes_room(start: Start, etcd: EtcdCluster) -> None:
+    [one] = start(1)
+    client = one.client(timeout=PATIENCE_S)
+    while size(etcd) < 0.65 * QUOTA:
+        put(client, "k", incompressible())
+    one.appctl("time/warp", "60000")
+    wait_for_line(one, r"WARN\|D: the engine is 6\d % full")
+    status = one.appctl("ovsdb-server/get-db-storage-status", "D").splitlines()
+    assert status[0] == "status: ok"
+    assert re.fullmatch(r"warning: the engine is 6\d% full", status[2])
+    while size(etcd) < 0.85 * QUOTA:
+        put(client, "k", incompressible())
+    one.appctl("time/warp", "60000")
+    wait_for_line(one, r"WARN\|D: the engine is 8\d % full")
+    # Now the past is worth less than room; a hundred entries make it due.
+    for i in range(100):
+        put(client, "small", str(i))
+    one.appctl("time/warp", "1200000")
+    wait_for_line(one, r"0 entries of 0 bytes are kept")
+    wait_for_line(one, r"is defragmented")
+    one.appctl("ovsdb-server/compact")
+    assert size(etcd) < 0.5 * QUOTA
+
+
+def fill_up(client: Client) -> dict[str, object]:
+    """Write until that is refused: the error."""
+    operation = {"op": "update", "table": "T", "where": [["k", "==", "k"]]}
+    while True:
+        results = client.transact("D", {**operation, "row": {"v": incompressible()}})
+        if "error" in results[-1]:
+            return dict(results[-1])
+
+
+def test_writes_are_refused_and_then_taken_again(start: Start, etcd: EtcdCluster) -> None:
+    one, other = start(2)
+    client = one.client(timeout=PATIENCE_S)
+    put(client, "k", "")
+    put(client, "kept", "v")
+    error = fill_up(client)
+    assert error["error"] == "cluster error"
+    assert "database space exceeded" in str(error["details"])
+    before = rows(one)
+    status = one.appctl("ovsdb-server/get-db-storage-status", "D").splitlines()[0]
+    assert status.startswith("status: cluster error: ")
+    deadline = time.monotonic() + PATIENCE_S
+    while "error" in client.transact("D", _insert("again", "v"))[-1]:
+        assert time.monotonic() < deadline, one.log + other.log
+        time.sleep(0.2)
+    assert rows(one) == rows(other) == before | {"again": "v"}
+    assert etcd.ctl("alarm", "list") == ""
+    # Upkeep follows, and makes room enough.
+    deadline = time.monotonic() + PATIENCE_S
+    while size(etcd) > 0.6 * QUOTA:
+        assert time.monotonic() < deadline, one.log + other.log
+        time.sleep(0.2)
+    storage = one.appctl("ovsdb-server/get-db-storage-status", "D").splitlines()
+    assert storage[0] == "status: ok"
+    assert rows(one) == rows(other) == before | {"again": "v"}
+
+
+def _insert(key: str, value: str) -> dict[str, object]:
+    return {"op": "insert", "table": "T", "row": {"k": key, "v": value}}
+
+
+def test_an_operator_is_told_when_compaction_cannot_help(start: Start, etcd: EtcdCluster) -> None:
+    [one] = start(1)
+    client = one.client(timeout=PATIENCE_S)
+    put(client, "k", "")
+    refused = False
+    for i in range(100):
+        # All of it is in use.
+        refused = "error" in client.transact("D", _insert(str(i), incompressible()))[-1]
+    assert refused
+    wait_for_line(one, r"WARN\|D: upkeep: .*(Compaction did not help|space exceeded)")
+    assert rows(one)
+
+
+async def _fragmented(url: str) -> None:
+    await EtcdLog.create(url, b'{"name":"T","version":"1.0.0","tables":{}}')
+    log = await EtcdLog.open(url)
+    for index in range(1, 46):
+        await log.append(index, [b'{"a":"%s"}' % incompressible().encode()])
+    await log.save_snapshot(45, b"{}")
+    await log.compact(45)
+    await log.close()
+
+
+async def _make_room(url: str) -> None:
+    log = await EtcdLog.open(url)
+    await log.make_room()
+    await log.close()
+
+
+def test_no_member_is_defragmented_while_another_is_not_well(etcd: EtcdCluster) -> None:
+    asyncio.run(_fragmented(etcd.url()))
+    before = size(etcd)
+    follower = next(member for member in range(3) if member != etcd.leader())
+    etcd.signal(follower, signal.SIGSTOP)
+    asyncio.run(_make_room(etcd.url(first=etcd.hosts.index(etcd.hosts[follower]) - 1)))
+    etcd.signal(follower, signal.SIGCONT)
+    assert size(etcd) == before
+    asyncio.run(_make_room(etcd.url()))
+    assert size(etcd) < before / 2
