@@ -59,14 +59,14 @@ def test_it_warns_long_before_and_then_makes_room(start: Start, etcd: EtcdCluste
     while size(etcd) < 0.65 * QUOTA:
         put(client, "k", incompressible())
     one.appctl("time/warp", "60000")
-    wait_for_line(one, r"WARN\|D: the engine is 6\d % full")
+    wait_for_line(one, r"WARN\|D: the engine is [67]\d % full")
     status = one.appctl("ovsdb-server/get-db-storage-status", "D").splitlines()
     assert status[0] == "status: ok"
-    assert re.fullmatch(r"warning: the engine is 6\d% full", status[2])
+    assert re.fullmatch(r"warning: the engine is [67]\d% full", status[2])
     while size(etcd) < 0.85 * QUOTA:
         put(client, "k", incompressible())
     one.appctl("time/warp", "60000")
-    wait_for_line(one, r"WARN\|D: the engine is 8\d % full")
+    wait_for_line(one, r"WARN\|D: the engine is [89]\d % full")
     # Now the past is worth less than room; a hundred entries make it due.
     for i in range(100):
         put(client, "small", str(i))

@@ -1,0 +1,91 @@
+"""Locks hold over all servers of a cluster (RFC 7047 section 4.1.8)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from clustered.conftest import Start
+from clustered.rows import PATIENCE_S, put, rows
+from servers import Client
+
+ASSERT = {"op": "assert", "lock": "l"}
+
+
+def lock(client: Client, method: str = "lock") -> bool:
+    reply = client.request(method, ["l"])
+    assert reply["error"] is None
+    is_owner: bool = reply["result"]["locked"]
+    return is_owner
+
+
+def told(client: Client) -> str:
+    """The next "locked" or "stolen"."""
+    message = client.notification(PATIENCE_S)
+    assert message["params"] == ["l"]
+    method: str = message["method"]
+    return method
+
+
+def assert_and_insert(client: Client, key: str) -> Any:
+    row = {"op": "insert", "table": "T", "row": {"k": key}}
+    return client.transact("D", ASSERT, row)[0]
+
+
+def test_a_lock_has_one_owner_over_all_servers(start: Start) -> None:
+    clients = [server.client() for server in start(3)]
+    assert [lock(client) for client in clients] == [True, False, False]
+    assert assert_and_insert(clients[0], "mine") == {}
+    assert assert_and_insert(clients[1], "not mine")["error"] == "not owner"
+    clients[0].request("unlock", ["l"])
+    heirs = [client for client in clients[1:] if client.receive(PATIENCE_S)]
+    assert [told(client) for client in heirs] == ["locked"] * len(heirs)
+    assert len(heirs) >= 1
+    assert assert_and_insert(heirs[0], "inherited") == {}
+
+
+def test_a_lock_is_stolen_from_another_servers_client(start: Start) -> None:
+    owner, thief = (server.client() for server in start(2))
+    assert lock(owner)
+    assert lock(thief, "steal")
+    assert told(owner) == "stolen"
+    assert assert_and_insert(owner, "too late")["error"] == "not owner"
+    assert assert_and_insert(thief, "mine") == {}
+    thief.request("unlock", ["l"])
+    assert told(owner) == "locked"
+
+
+def test_the_lock_of_a_server_that_dies_is_taken_over(start: Start) -> None:
+    one, other = start(2)
+    owner, heir = one.client(), other.client()
+    assert lock(owner)
+    assert not lock(heir)
+    os.kill(one.pid, signal.SIGKILL)
+    assert told(heir) == "locked"
+    assert assert_and_insert(heir, "mine") == {}
+
+
+def test_the_lock_of_a_server_that_stops_is_taken_over_at_once(start: Start) -> None:
+    one, other = start(2)
+    assert lock(one.client())
+    heir = other.client()
+    assert not lock(heir)
+    one.stop()
+    assert told(heir) == "locked"
+
+
+def test_a_server_that_was_asleep_does_not_write_for_a_former_owner(start: Start) -> None:
+    one, other = start(2)
+    owner, heir = one.client(timeout=PATIENCE_S), other.client()
+    assert lock(owner)
+    assert not lock(heir)
+    os.kill(one.pid, signal.SIGSTOP)
+    # Waits in the socket, and is the first that the server finds when it wakes.
+    row = {"op": "insert", "table": "T", "row": {"k": "late"}}
+    id = owner.start("transact", ["D", ASSERT, row])
+    assert told(heir) == "locked"
+    put(heir, "k", "v")
+    os.kill(one.pid, signal.SIGCONT)
+    assert owner.reply(id)["result"][0]["error"] == "not owner"
+    assert rows(other) == {"k": "v"}

@@ -1,0 +1,197 @@
+"""Several servers behave as one: what is written at any of them, and seen at any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+import pytest
+
+from clustered.conftest import Start
+from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
+from servers import Client, Closed, Server
+
+N_WRITERS = 3
+N_WRITES = 40
+
+
+def test_a_write_is_seen_at_every_server_as_soon_as_it_is_acknowledged(start: Start) -> None:
+    servers = start(3)
+    clients = [server.client() for server in servers]
+    for number in range(20):
+        put(clients[number % 3], "k", str(number))
+        for reader in clients:
+            [found] = reader.transact("D", {"op": "select", "table": "T", "where": []})
+            assert [row["v"] for row in found["rows"]] == [str(number)]
+
+
+def test_a_unique_index_holds_over_all_servers(start: Start) -> None:
+    servers = start(3)
+    ids = []
+    clients = [server.client() for server in servers]
+    for client in clients:
+        insert = {"op": "insert", "table": "T", "row": {"k": "one"}}
+        ids.append((client, client.start("transact", ["D", insert])))
+    errors = [client.reply(id, PATIENCE_S)["result"][-1].get("error") for client, id in ids]
+    assert sorted(errors, key=str) == [None] + 2 * ["constraint violation"]
+    assert [list(rows(server)) for server in servers] == 3 * [["one"]]
+
+
+def test_counting_at_all_servers_at_once_loses_nothing(start: Start) -> None:
+    servers = start(3)
+    put(servers[0].client(), "n", "0")
+    failures: list[Any] = []
+
+    def count(server: Server) -> None:
+        client = server.client(timeout=PATIENCE_S)
+        done = 0
+        while done < N_WRITES:
+            [found] = client.transact("D", {"op": "select", "table": "T", "where": []})
+            before = found["rows"][0]["v"]
+            results = client.transact(
+                "D",
+                _wait("n", before, 0),
+                {"op": "update", "table": "T", "where": [], "row": {"v": str(int(before) + 1)}},
+            )
+            if "error" not in results[0]:
+                done += 1
+            elif results[0]["error"] != "timed out":
+                failures.append(results)
+                return
+
+    threads = [threading.Thread(target=count, args=(server,)) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert [rows(server) for server in servers] == 3 * [{"n": str(N_WRITERS * N_WRITES)}]
+
+
+def _wait(key: str, value: str, timeout_ms: int) -> dict[str, Any]:
+    where = [["k", "==", key]]
+    row = {"v": value}
+    return {
+        "op": "wait", "table": "T", "where": where, "columns": ["v"], "until": "==",
+        "rows": [row], "timeout": timeout_ms,
+    }  # fmt: skip
+
+
+def test_a_wait_is_over_when_another_server_fulfils_it(start: Start) -> None:
+    one, other = start(2)
+    put(one.client(), "k", "no")
+    waiting = other.client()
+    id = waiting.start("transact", ["D", _wait("k", "yes", 60_000)])
+    waiting.sync()
+    put(one.client(), "k", "yes")
+    assert waiting.reply(id, PATIENCE_S)["result"] == [{}]
+
+
+def test_a_client_goes_on_at_another_server_from_where_it_was(start: Start) -> None:
+    servers = start(3)
+    put(servers[0].client(), "a", "1")
+    _, last, _ = resume(servers[0])
+    put(servers[1].client(), "b", "2")
+    for server in servers:
+        found, _, updates = resume(server, last)
+        assert found
+        [change] = updates["T"].values()
+        assert change["insert"]["k"] == "b"
+
+
+def test_monitors_everywhere_see_the_same_order(start: Start) -> None:
+    servers = start(3)
+    watchers = [server.client() for server in servers]
+    for watcher in watchers:
+        unknown = "00000000-0000-0000-0000-000000000000"
+        watcher.request("monitor_cond_since", ["D", "m", {"T": [{}]}, unknown])
+    threads = [
+        threading.Thread(target=_fill, args=(server.client(), f"s{number}"))
+        for number, server in enumerate(servers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    orders = [_ids(watcher, N_WRITERS * N_WRITES) for watcher in watchers]
+    assert orders[0] == orders[1] == orders[2]
+    assert rows(servers[0]) == rows(servers[1]) == rows(servers[2])
+
+
+def _fill(client: Client, key: str) -> None:
+    for number in range(N_WRITES):
+        put(client, f"{key}-{number}", "x")
+
+
+def _ids(watcher: Client, count: int) -> list[str]:
+    """The ids of the transactions that a monitor is told of."""
+    seen = 0
+    ids = []
+    while seen < count:
+        params = watcher.notification(PATIENCE_S)["params"]
+        seen += len(params[2]["T"])
+        ids.append(params[1])
+    return ids
+
+
+def test_servers_that_all_write_give_way_to_each_other(start: Start) -> None:
+    servers = start(3)
+    clients = [server.client(timeout=PATIENCE_S) for server in servers]
+    put(clients[0], "warm", "up")
+    pending = {
+        client: [client.start("transact", ["D", _insert(f"{number}-{i}")]) for i in range(300)]
+        for number, client in enumerate(clients)
+    }
+    for client, ids in pending.items():
+        for id in ids:
+            assert "error" not in client.reply(id)["result"][-1]
+    assert len(rows(servers[0])) == 1 + 3 * 300
+    # Each conflict makes a server ask, so that there are not many more than there are turns.
+    n_conflicts = sum(counter(server, "log_conflict") for server in servers)
+    n_appends = sum(counter(server, "log_append") for server in servers)
+    assert n_conflicts <= n_appends / 2
+
+
+def _insert(key: str) -> dict[str, Any]:
+    return {"op": "insert", "table": "T", "row": {"k": key}}
+
+
+def test_a_transaction_may_be_larger_than_a_request_of_the_engine(start: Start) -> None:
+    one, other = start(2)
+    client = one.client(timeout=PATIENCE_S)
+    inserts = [
+        {"op": "insert", "table": "T", "row": {"k": str(i), "v": "v" * 100}} for i in range(30_000)
+    ]
+    results = client.transact("D", *inserts)
+    assert "error" not in results[-1]
+    wait_until_seen(other, "29999", "v" * 100)
+    assert len(rows(other)) == 30_000
+
+
+@pytest.mark.parametrize("is_aware", [True, False])
+def test_a_conversion_reaches_the_clients_of_all_servers(start: Start, is_aware: bool) -> None:
+    one, other = start(2)
+    put(one.client(), "k", "v")
+    schema = one.client().request("get_schema", ["D"])["result"]
+    schema["version"] = "2.0.0"
+    schema["tables"]["T"]["columns"]["w"] = {"type": "integer"}
+    watcher = other.client()
+    if is_aware:
+        watcher.request("set_db_change_aware", [True])
+    watcher.request("monitor", ["D", "m", {"T": {}}])
+    assert one.client().request("convert", ["D", schema])["error"] is None
+    if is_aware:
+        assert watcher.notification(PATIENCE_S)["method"] == "monitor_canceled"
+    else:
+        watcher.wait_until(lambda: _is_closed(watcher), "the end", PATIENCE_S)
+    assert other.client().request("get_schema", ["D"])["result"]["version"] == "2.0.0"
+    put(other.client(), "k", "w")
+    wait_until_seen(one, "k", "w")
+
+
+def _is_closed(client: Client) -> bool:
+    with contextlib.suppress(Closed):
+        client.request("echo", [])
+        return False
+    return True
