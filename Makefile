@@ -3,14 +3,17 @@
 # make compiled  the core as machine code, in build/compiled: needs a C compiler and a minute, and is twice
 #                as fast; it is used from then on for as long as the source stays what it was
 # make bench  the same load on ours and on Debian's C server, as a table of ratios
-# make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes an hour
+# make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes ten minutes
 # make soak   clients of every kind on a server that is killed again and again, for ten minutes; SOAK_ARGS
 #             has a seed, or endpoints of other servers: see tests/soak/__main__.py
+# make chaos  servers over etcd and PostgreSQL to which everything happens, for ten minutes, and a judge of
+#             what their clients saw; CHAOS_ARGS has a seed: see tests/chaos/__main__.py
 # make lock   resolves the dependencies again, and pins them by hash
 # make clean  removes what the others made (never the data in ./var)
 
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
 SOAK_ARGS ?=
+CHAOS_ARGS ?=
 TEST_PROCESSES ?= 2
 BENCH_ARGS ?=
 UP_ARGS ?=
@@ -21,7 +24,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED_WITH = venv openssl ovsdb-server ovs-vsctl ovs-vswitchd vtep-ctl ovn-nbctl ovn-northd \
-    ovn-controller ovn-ic ovn-controller-vtep etcd etcdctl postgres
+    ovn-controller ovn-ic ovn-controller-vtep etcd etcdctl postgres ip nft strace gcc
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
     --build-deps-for=editable pyproject.toml
@@ -34,7 +37,7 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
-.PHONY: run test lint compiled bench bench-plots soak lock clean programs
+.PHONY: run test lint compiled bench bench-plots soak chaos lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
@@ -72,6 +75,9 @@ bench-plots: programs .venv/dev.stamp compiled
 
 soak: programs .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
+
+chaos: programs .venv/dev.stamp compiled
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS_ARGS)
 
 lock: .venv/dev.stamp
 	$(LOCK) --output-file=requirements.lock

@@ -6,7 +6,9 @@ have; what a test wants to happen to them is done to their processes.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -316,3 +318,11 @@ class Postgres:
             shutil.chown(key, self._user)
         files = (f"ssl_cert_file={cert}", f"ssl_key_file={key}")
         return ["-c", "ssl=on", "-c", files[0], "-c", files[1]]
+
+
+@functools.cache
+def shared(name: str) -> EtcdCluster | Postgres:
+    """The engine "etcd" or "postgresql" that the tests of this process share, and none may harm."""
+    ending = contextlib.ExitStack()
+    atexit.register(ending.close)
+    return ending.enter_context({"etcd": EtcdCluster, "postgresql": Postgres}[name]())

@@ -2,16 +2,20 @@
 
 A `Server` is a process of its own in a directory of its own: Debian's C server (kind "c") or ours
 (kind "ovncp"), started with the same options on files that the real `ovsdb-tool` made, so that a
-test differs between the two in one word.  `Client` speaks RFC 7047 section 4 over a UNIX or TCP
+test differs between the two in one word.  The kinds "etcd" and "postgresql" are three servers of
+ours over one such engine, as if they were one, see `Spread`.  `Client` speaks RFC 7047 section 4 over a UNIX or TCP
 socket with nothing of ovncp's own wire code, so that a bug there cannot hide itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -21,15 +25,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from engines import shared
+from ovncp.log.registry import engine as engine_of
 
 START_SECONDS = 10.0
 REPLY_SECONDS = 5.0
 
+OVNCP = str(Path(sys.executable).with_name("ovncp"))
+ENGINES = ("etcd", "postgresql")
 COMMANDS = {
     "c": ["ovsdb-server"],
-    "ovncp": [str(Path(sys.executable).with_name("ovncp")), "ovsdb-server"],
-    "workers": [str(Path(sys.executable).with_name("ovncp")), "ovsdb-server", "--workers=2"],
+    "ovncp": [OVNCP, "ovsdb-server"],
+    "workers": [OVNCP, "ovsdb-server", "--workers=2"],
+    **dict.fromkeys(ENGINES, [OVNCP, "ovsdb-server"]),
 }
 
 Source = dict[str, Any] | bytes | str | Path
@@ -199,6 +209,10 @@ class Server:
     number is `port` then.  `patience` is how many seconds starting and stopping may take.
     """
 
+    def __new__(cls, kind: str = "ovncp", *_: object, **__: object) -> Self:
+        """One of a class for the kind, as `pathlib.Path` is one for the system."""
+        return super().__new__(Spread if kind in ENGINES else cls)  # type: ignore[return-value]
+
     def __init__(
         self,
         kind: str = "ovncp",
@@ -212,7 +226,7 @@ class Server:
     ) -> None:
         self.kind = kind
         self.directory = Path(tempfile.mkdtemp(prefix="ovsdb-"))
-        self.socket_path = self.directory / "db.sock"
+        self.own_socket = self.directory / "db.sock"
         self.control = self.directory / "ovsdb-server.ctl"
         self.log_path = self.directory / "ovsdb-server.log"
         self.options = list(options)
@@ -258,7 +272,7 @@ class Server:
     def command(self) -> list[str]:
         return [
             *COMMANDS[self.kind],
-            f"--remote=punix:{self.socket_path}",
+            f"--remote=punix:{self.own_socket}",
             *(["--remote=ptcp:0:127.0.0.1"] if self.tcp else []),
             f"--unixctl={self.control}",
             f"--log-file={self.log_path}",
@@ -269,6 +283,11 @@ class Server:
 
     def start(self) -> None:
         """Starts the process and returns when it listens; what it printed is in `output`."""
+        self.launch()
+        self.wait_until_it_listens()
+
+    def launch(self) -> None:
+        """Starts the process."""
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 self.command,
@@ -278,6 +297,9 @@ class Server:
                 stdout=output,
                 stderr=output,
             )
+
+    def wait_until_it_listens(self) -> None:
+        """Returns when it takes connections; RuntimeError if it does not."""
         deadline = time.monotonic() + self.patience
         while not self._listens():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -288,7 +310,7 @@ class Server:
         if not self.control.exists():
             return False
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(self.socket_path))
+            probe.connect(str(self.own_socket))
             return True
         return False
 
@@ -308,6 +330,16 @@ class Server:
     @property
     def output(self) -> str:
         return (self.directory / "output").read_text(errors="replace")
+
+    @property
+    def members(self) -> list[Server]:
+        """The servers of one process each that this is."""
+        return [self]
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the next client is to connect."""
+        return self.own_socket
 
     @property
     def port(self) -> int:
@@ -364,6 +396,71 @@ class Server:
             self.process.wait()
         end_all(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Spread(Server):
+    """Three servers over one log for each database, on an engine that all tests share.
+
+    What is done to it is done to all three; whoever asks for an address (`socket_path`, `remote`,
+    `port`, `client()`) gets that of another one than the last time.  `control`, `log`, `pid` and
+    what is left are the first one's.  `files` are the locations of the databases.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.fellows: list[Server] = []
+        self._turns = itertools.cycle((0, 1, 2))
+        super().__init__(*arguments, **options)
+
+    def create(self, name: str, source: Source) -> str:  # type: ignore[override]
+        """A database of its own on the engine, of what `source` has; its location."""
+        url = shared(self.kind).url(database=f"{name}-{secrets.token_hex(4)}")
+        if isinstance(source, str | Path) and str(source).endswith(".ovsschema"):
+            source = json.loads(Path(source).read_text())
+        if isinstance(source, dict):
+            asyncio.run(engine_of(url).create(url, json.dumps(source).encode()))
+        else:
+            run(OVNCP, "db", "import", super().create(name, source), url)
+        return url
+
+    @property
+    def members(self) -> list[Server]:
+        return [self, *self.fellows]
+
+    @property
+    def socket_path(self) -> Path:
+        return self.members[next(self._turns)].own_socket
+
+    @property
+    def port(self) -> int:
+        member = self.members[next(self._turns)]
+        return super().port if member is self else member.port
+
+    def start(self) -> None:
+        if not self.fellows:
+            options = [*self.options, *self.files.values()]
+            self.fellows = [
+                Server("ovncp", options=options, tcp=self.tcp, start=False, patience=self.patience)
+                for _ in range(2)
+            ]
+        for member in self.members:
+            member.launch()
+        for member in self.members:
+            member.wait_until_it_listens()
+
+    def signal(self, number: int) -> int:
+        for fellow in self.fellows:
+            fellow.signal(number)
+        return super().signal(number)
+
+    def stop(self) -> int:
+        for fellow in self.fellows:
+            fellow.stop()
+        return super().stop()
+
+    def close(self) -> None:
+        for fellow in self.fellows:
+            fellow.close()
+        super().close()
 
 
 def relay_of(

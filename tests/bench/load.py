@@ -43,11 +43,15 @@ class Counter:
 
 
 class Connection:
-    """One session over a UNIX socket, at work on sending `todo` and counting marks."""
+    """One session, at work on sending `todo` and counting marks.
 
-    def __init__(self, path: Path, mark: bytes) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(str(path))
+    `address` is the path of a UNIX socket, or a host and a port.
+    """
+
+    def __init__(self, address: Path | tuple[str, int], mark: bytes) -> None:
+        family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+        self.socket = socket.socket(family)
+        self.socket.connect(address if isinstance(address, tuple) else str(address))
         self.socket.setblocking(False)
         self.counter = Counter(mark)
         self.received = 0
@@ -131,11 +135,17 @@ PIPELINE = 1000
 
 def pipelined(connection: Connection, requests: Sequence[bytes]) -> float:
     """Sends all `requests` with at most two blocks of `PIPELINE` under way; the seconds it took."""
+    return pipelined_by_all([connection], requests)
+
+
+def pipelined_by_all(connections: Sequence[Connection], requests: Sequence[bytes]) -> float:
+    """As `pipelined`, each connection all `requests`, at the same time."""
     start = time.perf_counter()
-    base = connection.counter.count
+    base = connections[0].counter.count
     for sent in range(0, len(requests), PIPELINE):
-        block = requests[sent : sent + PIPELINE]
-        connection.todo.append(b"".join(block))
-        exchange([connection], base + max(0, sent - PIPELINE))
-    exchange([connection], base + len(requests))
+        block = b"".join(requests[sent : sent + PIPELINE])
+        for connection in connections:
+            connection.todo.append(block)
+        exchange(connections, base + max(0, sent - PIPELINE))
+    exchange(connections, base + len(requests))
     return time.perf_counter() - start

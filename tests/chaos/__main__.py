@@ -3,8 +3,8 @@
     PYTHONPATH=tests python -m chaos [--seconds N] [--seed N] [--clients N] [SUBJECT...]
 
 A subject is `etcd` or `postgresql` (three servers of ours over each), `file` (one server), or `c`
-(three of C's); the first two by default, which share the time. The exit status is 1 if a guarantee was
-broken.
+(three of C's); the first two by default, which share the time. The exit status is 1 if a guarantee
+was broken.
 """
 
 from __future__ import annotations

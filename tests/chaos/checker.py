@@ -2,10 +2,10 @@
 
 Each write that was done says its number, its place in the one order. A monitor that was told of the
 writes `ids` when it came from number a to b says that their places are in (a, b], and all others'
-are not. So each write has the range of places that all who saw it, or did not, leave to it; there is
-one order that all agree on exactly if no range is empty, and everybody who is at number n has been
-told of n writes. All else is compared with that order. The time it takes grows with the size of the
-history (times the logarithm), as nothing has to be searched for.
+are not. So each write has the range of places that all who saw it, or did not, leave to it; there
+is one order that all agree on exactly if no range is empty, and everybody who is at number n has
+been told of n writes. All else is compared with that order. The time it takes grows with the size
+of the history (times the logarithm), as nothing has to be searched for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from chaos.history import Answer, History, Holding, KeyState, View, Witness, Write
 
@@ -137,10 +137,14 @@ def gap(history: History, order: Order) -> Iterator[str]:
 
 
 def back(history: History, order: Order) -> Iterator[str]:
-    """No monitor went back in time, not even one that began anew."""
+    """No monitor went back in time, not even one that began anew.
+
+    Other than on a server that says that it is cut off.
+    """
     for witness in history.witnesses:
-        numbers = [witness.known, *(view.number for view in witness.views)]
-        for before, number in zip(numbers, numbers[1:], strict=False):
+        known = witness.known if witness.is_connected else 0
+        numbers = [known, *(view.number for view in witness.views)]
+        for before, number in pairwise(numbers):
             if number < before:
                 yield f"{witness.name} went from {before} writes to {number}"
 
@@ -154,7 +158,7 @@ def other_order(history: History, order: Order) -> Iterator[str]:
 
 
 def half(history: History, order: Order) -> Iterator[str]:
-    """Whoever saw a write saw all of it: its key's row and parts, and that the former's are gone."""
+    """Whoever saw a write saw all of it: the key's row and parts, and the former's gone."""
     for witness in order.everybody:
         for view in witness.views:
             yield from (f"{witness.name} at {view.number}: {what}" for what in _halves(view, order))
@@ -264,7 +268,7 @@ def replicas(history: History, order: Order) -> Iterator[str]:
         for server, state in history.finals.items()
     }
     servers = list(states)
-    for one, other in zip(servers, servers[1:], strict=False):
+    for one, other in pairwise(servers):
         if states[one] != states[other]:
             ids = sorted(states[one][1] ^ states[other][1])
             yield f"{one} and {other} differ; writes that one of them lacks: {ids}"

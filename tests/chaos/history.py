@@ -1,9 +1,9 @@
 """What a run has seen: the writes with their answers, the reads, and what each monitor was told.
 
-Every write is one transaction that adds 1 to the one row of Total, and to the version of a key; puts
-its id into that row as `last`; takes the parts of the key's last write away and has parts of its own
-instead; and leaves a row with its id in Write for ever. What Total is afterwards comes back with the
-answer: it is the *number* of the write, its place in the one order of all.
+Every write is one transaction that adds 1 to the one row of Total, and to the version of a key;
+puts its id into that row as `last`; takes the parts of the key's last write away and has parts of
+its own instead; and leaves a row with its id in Write for ever. What Total is afterwards comes back
+with the answer: it is the *number* of the write, its place in the one order of all.
 """
 
 from __future__ import annotations
@@ -96,11 +96,15 @@ class View:
 
 @dataclass(slots=True)
 class Witness:
-    """What a monitor was told since it last began anew; it had known `known` writes before."""
+    """What a monitor was told since it last began anew; it had known `known` writes before.
+
+    `is_connected` is what the server said of itself when it had begun.
+    """
 
     name: str
     known: int = 0
     views: list[View] = field(default_factory=list)
+    is_connected: bool = True
 
 
 @dataclass(slots=True)

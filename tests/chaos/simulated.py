@@ -1,4 +1,4 @@
-"""A right history, as a run on servers without faults could have seen it, for planting faults in."""
+"""A right history, as servers without faults could have shown it, for planting faults in."""
 
 from __future__ import annotations
 

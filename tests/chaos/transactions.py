@@ -1,10 +1,11 @@
-"""The database of a run, and its transactions in JSON; see `chaos.history` for what a write does."""
+"""The database of a run, and its transactions in JSON; `chaos.history` says what a write does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from chaos.history import Answer, KeyState, View, Write
 
@@ -83,8 +84,8 @@ REFUSALS: list[list[Json]] = [
     [{"op": "abort"}],
     [{"op": "insert", "table": "Key", "row": {"key": KEYS[0]}}],
     [{"op": "insert", "table": "Total", "row": {"number": 1}}],
-    [{"op": "update", "table": "Key", "where": [], "row": {"parts": ["uuid", "1" * 8 + "-1111" * 3 + "-" + "1" * 12]}}],
-]  # fmt: skip
+    [{"op": "update", "table": "Key", "where": [], "row": {"parts": ["uuid", str(UUID(int=1))]}}],
+]
 """What makes a transaction fail at its end, after everything else was right."""
 
 

@@ -1,4 +1,4 @@
-"""What can be harmed: a process (or a few) that can be killed and started again on what it has stored."""
+"""What can be harmed: processes that are killed, and started again on what they have stored."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A client that monitors all there is, and goes on from where it was on one server after another."""
+"""A client that monitors all there is, and goes on on one server where it was on another."""
 
 from __future__ import annotations
 
 import asyncio
 
 from chaos.history import View, Witness
-from chaos.run import Over, Run
+from chaos.run import Over, Run, is_usable
 from chaos.transactions import MONITORED, NAME, Json, Replica
 from soak.connection import Connection, Lost, Message
 
@@ -38,6 +38,8 @@ class Watcher:
                 return
             try:
                 await self._monitor()
+                if self._witness.known > self.number:
+                    self._witness.is_connected = await is_usable(self._connection, leads=False)
                 await self._stay()
             except (Lost, TimeoutError):
                 self._run.counts["monitors that moved"] += 1

@@ -13,13 +13,14 @@ import re
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from servers import Server, run
+from servers import ENGINES, Server, run
 
 NB_SCHEMA = Path("/usr/share/ovn/ovn-nb.ovsschema")
 SB_SCHEMA = Path("/usr/share/ovn/ovn-sb.ovsschema")
@@ -45,7 +46,12 @@ def said(server: Server, *command: str) -> str:
         ["ovs-appctl", "--timeout=10", "-t", str(server.control), *command],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return re.sub(r"/tmp/ovsdb-\w+", "DIR", f"{done.stdout}{done.stderr}[{done.returncode}]")
+    return without_directories(f"{done.stdout}{done.stderr}[{done.returncode}]")
+
+
+def without_directories(text: str) -> str:
+    """`text` with one name for the directories of all servers."""
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/ovsdb-\w+", "DIR", text)
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -147,8 +153,12 @@ class Network:
         return program
 
     def vswitch_database(self) -> Server:
-        """A hypervisor's own database, in a server of its own that ends with the network."""
-        self.others.append(Server(KIND, [("conf", VSWITCH_SCHEMA)]))
+        """A hypervisor's own database, in a server of its own that ends with the network.
+
+        It is a file always, as nobody else has use for it.
+        """
+        kind = "ovncp" if KIND in ENGINES else KIND
+        self.others.append(Server(kind, [("conf", VSWITCH_SCHEMA)]))
         return self.others[-1]
 
     def northd(self, name: str = "northd") -> Program:

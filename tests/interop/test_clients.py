@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from interop.programs import KIND, VSWITCH_SCHEMA, VTEP_SCHEMA, wait_for
+from interop.programs import (
+    KIND,
+    VSWITCH_SCHEMA,
+    VTEP_SCHEMA,
+    wait_for,
+    without_directories,
+)
 from servers import Server, run
 
 KINDS = (KIND, "c")
@@ -33,7 +39,7 @@ def plain(text: str) -> str:
     """`text` with each uuid replaced by its rank of appearance, and the directory left out."""
     ranks: dict[str, str] = {}
     text = UUID.sub(lambda match: ranks.setdefault(match[0], f"<{len(ranks)}>"), text)
-    return re.sub(r"/tmp/ovsdb-\w+", "DIR", text)
+    return without_directories(text)
 
 
 def lines(text: str) -> list[str]:
@@ -56,7 +62,7 @@ def client(server: Server, verb: str, *args: str | Path, stdin: Path = Path("/de
             stdin=file, capture_output=True, text=True, check=False,
         )  # fmt: skip
     message = re.sub(r"^\S+\|\d+\|", "", done.stderr)
-    return f"{done.stdout}{re.sub('/tmp/ovsdb-[^/]*', 'DIR', message)}[{done.returncode}]"
+    return f"{done.stdout}{without_directories(message)}[{done.returncode}]"
 
 
 def fill(server: Server) -> None:

@@ -116,7 +116,9 @@ def test_clients_resume_on_the_copy(db: Command, etcd: EtcdCluster) -> None:
         fill(server.client())
         client = server.client()
         transaction_id = monitor(client, "0" * 8 + "-0000-0000-0000-" + "0" * 12)[1]
-        client.transact(NAME, {"op": "insert", "table": "Thing", "row": {"name": "missed"}})
+        client.transact(
+            NAME, {"op": "insert", "table": "Thing", "row": {"name": "missed", "choice": "a"}}
+        )
         file = server.files["things"]
         db.well("copy", file, etcd.url("resumed"))
         db.well("copy", etcd.url("resumed"), "resumed.db")

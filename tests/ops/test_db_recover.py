@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -109,6 +110,25 @@ def test_what_was_acknowledged_last_is_in_the_members_logs(lost: EtcdCluster, db
     # committed, which here is what makes the difference.
     assert sum(each["index"] == 20 for each in done["found"]) >= 2
     assert any("1 entries of Raft were not known" in each["notes"][0] for each in done["found"])
+
+
+def test_a_write_that_the_crash_tore_is_no_damage(lost: EtcdCluster, db: Command) -> None:
+    url = lost.url(NAME)
+    create(db, url)
+    with Server("ovncp", options=[url]) as server:
+        write(server.client(), range(20))
+        for member in range(3):
+            lost.kill(member)
+    for member in range(3):
+        [path] = (member_folder(lost, member) / "member" / "wal").glob("*.wal")
+        text = path.read_bytes()
+        end = len(text.rstrip(b"\0")) + 7 & ~7  # Records are padded.
+        torn = struct.pack("<Q", 400) + b"\x08\x02\x10\x05\x1a\x8f\x03" + b"\x55" * 200
+        path.write_bytes(text[:end] + torn + text[end + len(torn) :])
+    folders = [member_folder(lost, member) for member in range(3)]
+    done = db.well("recover", "new.db", *folders, f"--lost={url}", "--yes", "--json").json
+    assert numbers_in(db, "new.db") == list(range(20))
+    assert all("were not known to be committed" in each["notes"][0] for each in done["found"])
 
 
 def test_a_server_that_knows_more_than_the_member_is_taken(lost: EtcdCluster, db: Command) -> None:

@@ -175,7 +175,7 @@ FILES: dict[str, bytes] = {
     "strange.db": crafted({"Z": {UUIDS[1]: {"q": {"b": 1, "a": [True, None]}, "name": 3}}}),
     "upper_case.db": crafted({"A": {"ABCDEF01-0000-4000-8000-000000000000": {"name": "x"}}}),
     "bad_date.db": crafted({"_date": "today"}),
-    "clustered.db": record({"server_id": "x"}, "CLUSTER"),
+    "clustered.db": record({"name": "T"}, "CLUSTER"),
 }
 
 

@@ -274,11 +274,13 @@ class EtcdClient:
             await self._until_answered(_unary(lambda member: member.lease.LeaseRevoke, request))
 
     async def usage(self) -> Usage:
-        """The storage of the member in use.  Raises EngineError."""
-        call = _unary(lambda member: member.maintenance.Status, rpc.StatusRequest())
-        status = await self._until_answered(call)
-        quota = await asyncio.to_thread(self._quota, self._members[self._current].host)
-        return Usage(status.dbSizeInUse, status.dbSize, quota)
+        """The storage of the member with the largest file.  Raises EngineError."""
+        well = [status for status in await self.statuses() if not status.problem]
+        if not well:
+            raise Unanswered("no member of etcd answers")
+        largest = max(well, key=lambda status: status.allocated)
+        quota = await asyncio.to_thread(self._quota, largest.host)
+        return Usage(largest.used, largest.allocated, quota)
 
     def _quota(self, host: str) -> int | None:
         # The protocol has it from etcd 3.6 on; the metrics always had.

@@ -24,6 +24,8 @@ _NO_SPACE = "NOSPACE"
 _LARGE_BYTES = 256 << 20
 _MIN_HOLES = 0.1
 _HARDLY_SMALLER = 0.95
+# With less to spare, the next writes would have the alarm go up again.
+_FULL = 0.9
 # A member commits ten times a second.
 _COMMIT_S = 0.2
 
@@ -115,7 +117,12 @@ async def _defragment(client: EtcdClient, status: MemberStatus) -> None:
         hosts = ", ".join(other.host for other in [status, *unwell] if other.problem)
         _logger.warning("%s is not defragmented while %s is not well", status.host, hosts)
         return
-    await client.defragment(status.host)
+    try:
+        await client.defragment(status.host)
+    except EngineError as error:
+        # It is not everybody's to do.
+        _logger.warning("%s is not defragmented: %s", status.host, error)
+        return
     _logger.info(
         "%s is defragmented, which had %d of %d bytes in use",
         status.host,
@@ -127,10 +134,10 @@ async def _defragment(client: EtcdClient, status: MemberStatus) -> None:
 async def _disarm(client: EtcdClient, alarms: list[Alarm], quota: int | None) -> None:
     statuses = [status for status in await client.statuses() if not status.problem]
     largest = max(status.allocated for status in statuses)
-    if quota and largest >= quota:
+    if quota and largest > _FULL * quota:
         raise EngineError(
-            f"etcd has used up its quota: {largest} of {quota} bytes. Compaction did not help: "
-            "give it more with --quota-backend-bytes, then: etcdctl alarm disarm"
+            f"etcd has used up its quota, {largest} of {quota} bytes, and compaction did not help: "
+            "give it more with --quota-backend-bytes"
         )
     for alarm in alarms:
         await client.disarm(alarm)

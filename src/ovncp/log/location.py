@@ -66,7 +66,7 @@ class Location:
         if not self.parameters.get("db"):
             raise LogError(f"{self}: the parameter db=NAME is missing")
         for name in ("keep_mb", "keep_s"):
-            self.number(name, 0, "seconds or MiB")
+            self.number(name, 0)
         for name in self.parameters:
             if known is not None and name not in {*COMMON, *known}:
                 names = ", ".join(sorted({*COMMON, *known}))
@@ -79,15 +79,19 @@ class Location:
 
     def milliseconds(self, name: str, default: int) -> int:
         """The parameter `name`, a positive number of milliseconds."""
-        if not (number := self.number(name, default, "milliseconds")):
-            raise LogError(f"{self}: {name}=0 is not a positive number of milliseconds")
+        what = "a positive number of milliseconds"
+        if not (number := self._number(name, default, what)):
+            raise LogError(f"{self}: {name}=0 is not {what}")
         return number
 
-    def number(self, name: str, default: int, unit: str) -> int:
-        """The parameter `name`, a number of `unit`."""
+    def number(self, name: str, default: int) -> int:
+        """The parameter `name`, a number."""
+        return self._number(name, default, "a number")
+
+    def _number(self, name: str, default: int, what: str) -> int:
         text = self.parameters.get(name, str(default))
         if not text.isascii() or not text.isdigit():
-            raise LogError(f"{self}: {name}={text} is not a number of {unit}")
+            raise LogError(f"{self}: {name}={text} is not {what}")
         return int(text)
 
     def with_database(self, name: str) -> Location:

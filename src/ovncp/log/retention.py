@@ -25,8 +25,8 @@ class Retention:
     @classmethod
     def of(cls, location: Location) -> Retention:
         """What `location` says.  Raises LogError."""
-        keep_s = location.number("keep_s", _DEFAULT_S, "seconds")
-        return cls(keep_s, location.number("keep_mb", _DEFAULT_MB, "MiB") << 20)
+        keep_mb = location.number("keep_mb", _DEFAULT_MB)
+        return cls(location.number("keep_s", _DEFAULT_S), keep_mb << 20)
 
 
 NOTHING: Final = Retention(0, 0)

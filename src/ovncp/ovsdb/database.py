@@ -147,21 +147,29 @@ class Database:
         transaction = execution.transaction
         try:
             results, failed = execution.run(operations)
+            failed = failed or not self._precommit(transaction, results)
         except Unsatisfied:
             transaction.abort()
             tables = frozenset(execution.waits_on)
             return Outcome(None, waits_on=tables, timeout_msec=execution.timeout_msec)
-        if not failed:
-            try:
-                transaction.precommit(self.new_version)
-            except OvsdbError as error:
-                results.append(error.to_json())
-                failed = True
+        except BaseException:
+            # A defect of ours: what was done so far must not be left for others to build on.
+            transaction.abort()
+            raise
         if failed:
             transaction.abort()
             return Outcome(results, failed=True)
         commit = self._commit(transaction, now_msec)
         return Outcome(results, commit, durable=execution.durable, asserted=execution.asserted)
+
+    def _precommit(self, transaction: Transaction, results: list[Any]) -> bool:
+        """Whether `transaction` breaks no rule; if it does, that is added to `results`."""
+        try:
+            transaction.precommit(self.new_version)
+        except OvsdbError as error:
+            results.append(error.to_json())
+            return False
+        return True
 
     def _commit(self, transaction: Transaction, now_msec: int) -> Commit | None:
         changes = transaction.commit()

@@ -11,6 +11,7 @@ from typing import Final
 import ovncp
 from ovncp.log.base import LogError
 from ovncp.log.engine import SharedLog
+from ovncp.log.engine_status import TIGHT
 from ovncp.server import fullness
 from ovncp.server.clock import Clock
 from ovncp.server.cluster_upkeep import ClusterUpkeep
@@ -129,7 +130,7 @@ class Cluster:
         lines = [f"status: {status}"]
         if engine is not None and usage is not None:
             lines.append(f"storage: {engine.engine} {engine.version}, {fullness.words(usage)}")
-            if (share := fullness.share(usage) or 0) >= min(fullness.LEVELS):
+            if (share := fullness.share(usage)) >= TIGHT:
                 lines.append(f"warning: the engine is {share:.0%} full")
         return lines
 

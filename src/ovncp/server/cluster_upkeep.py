@@ -22,9 +22,10 @@ from ovncp.log.base import Lease, LeaseLost, LogError
 from ovncp.log.engine import SharedLog, Usage
 from ovncp.log.engine_status import TIGHT, EngineStatus
 from ovncp.log.retention import NOTHING
-from ovncp.server import fullness, upkeep_process
+from ovncp.server import upkeep_process
 from ovncp.server.clock import Clock
 from ovncp.server.clustered import Clustered
+from ovncp.server.fullness import Warnings, share
 from ovncp.server.upkeep_process import Order
 
 _LOG = logging.getLogger("ovncp.clustered")
@@ -73,13 +74,14 @@ class ClusterUpkeep:
         self._clock = clock
         self._compact = compact
         self._rank = rank
-        self._warnings = fullness.Warnings(runner.name)
+        self._warnings = Warnings(runner.name)
         # When the engine was seen to refuse writes first, and when to try to change that.
         self._refused_since: int | None = None
         self._next_attempt = 0
         self._complaint = ""
         self._seen_failure: LogError | None = None
         self._base: int | None = None
+        self._before: int | None = None
         self._used_then = 0
         self._n_kept_then = 0
         self._wait(10 * _MINUTE_MSEC)
@@ -95,8 +97,8 @@ class ClusterUpkeep:
         looked = -_LOOK_MSEC
         while True:
             now = self._clock.now_msec()
-            pause = _LOOK_MSEC if self._refused_since is None else _TURN_MSEC
-            if now - looked >= pause or self._is_urgent():
+            is_well = self._refused_since is None and not self._complaint
+            if now - looked >= (_LOOK_MSEC if is_well else _TURN_MSEC) or self._is_urgent():
                 looked = now
                 await self.look()
             await self._clock.sleep(_TICK_MSEC)
@@ -114,11 +116,19 @@ class ClusterUpkeep:
             self._warnings.look(self.usage)
             if self.engine.alarms:
                 await self._make_room_in_turn()
-            elif self._is_due(await self._log.find_snapshot(), self.usage):
-                await self._compact()
+            elif self._is_due(base := await self._log.find_snapshot(), self.usage):
+                await self._compact_after(base)
             self._complaint = ""
         except LogError as error:
             self._complain(error)
+
+    async def _compact_after(self, base: int) -> None:
+        """Have it done, unless there is a later snapshot than `base` when our turn comes."""
+        self._before = base
+        try:
+            await self._compact()
+        finally:
+            self._before = None
 
     def _complain(self, error: LogError) -> None:
         if self._runner.is_connected and str(error) != self._complaint:
@@ -138,7 +148,7 @@ class ClusterUpkeep:
             return True
         has_grown = usage.used > max(_LARGE_BYTES, 2 * self._used_then)
         has_many = n_entries > _MANY_ENTRIES + 2 * self._n_kept_then
-        is_tight = (fullness.share(usage) or 0) >= TIGHT
+        is_tight = share(usage) >= TIGHT
         return n_entries >= _MIN_ENTRIES and (has_grown or has_many or is_tight)
 
     def _begin(self, base: int, usage: Usage) -> None:
@@ -153,7 +163,9 @@ class ClusterUpkeep:
     async def perform(self) -> None:
         """Do it now, unless another server just does. Raises LogError."""
         try:
-            before = await self._log.find_snapshot()
+            before = self._before
+            if before is None:
+                before = await self._log.find_snapshot()
             lease = await self._log.acquire(_LEASE, _TTL_MSEC)
             await _while_held(lease, self._perform(before))
         except LogError:
@@ -178,7 +190,8 @@ class ClusterUpkeep:
         self._begin(await self._log.find_snapshot(), self.usage)
 
     def _is_full(self) -> bool:
-        return self.usage is not None and (fullness.share(self.usage) or 0) >= _ALMOST_FULL
+        was_full = self._refused_since is not None
+        return was_full or (self.usage is not None and share(self.usage) >= _ALMOST_FULL)
 
     # An engine that refuses writes
 

@@ -120,7 +120,8 @@ class Clustered(Runner):
         """Note that the engine is out of reach."""
         if self._lost is None:
             _LOG.warning("%s: cut off: %s", self.name, error)
-            self._lost = self.failure = error
+            # Whatever it was for the one who met it, for all others it is a refusal.
+            self._lost = self.failure = LogError(error.details, tag=error.tag)
             self.n_losses += 1
             COUNTERS["log_cut_off"] += 1
             self.announce(self)

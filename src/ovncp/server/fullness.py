@@ -13,9 +13,9 @@ LEVELS = (0.9, 0.8, TIGHT)
 _RELIEF = 0.05
 
 
-def share(usage: Usage) -> float | None:
-    """How much of its quota an engine has allocated, None if it has none."""
-    return usage.allocated / usage.quota if usage.quota else None
+def share(usage: Usage) -> float:
+    """How much of its quota an engine has allocated: 0.0 if it has none."""
+    return usage.allocated / usage.quota if usage.quota else 0.0
 
 
 def words(usage: Usage) -> str:
@@ -38,7 +38,7 @@ class Warnings:
 
     def look(self, usage: Usage) -> None:
         """Warn if it is time to."""
-        now = share(usage) or 0.0
+        now = share(usage)
         level = max((level for level in LEVELS if now >= level), default=0.0)
         if level > self._warned:
             text = "%s: the engine is %.0f %% full (%s); see Upkeep in docs/clustering.md"

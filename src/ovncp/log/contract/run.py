@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from ovncp.log.contract import cases, lease_cases, shared_cases
+from ovncp.log.contract import cases, lease_cases, shared_cases, upkeep_cases
 from ovncp.log.contract.bench import Bench, EngineBench, engine_bench
 from ovncp.log.contract.case import CASES, Case
 
-MODULES = (cases, lease_cases, shared_cases)
+MODULES = (cases, lease_cases, shared_cases, upkeep_cases)
 """Those with cases."""
 
 _PATIENCE_S = 120.0

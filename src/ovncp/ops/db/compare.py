@@ -17,6 +17,7 @@ from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.ovsdb.table import Table
 
 _LINES = 40
+_ELEMENTS = 8
 _LONGEST_VALUE = 60
 
 
@@ -70,7 +71,7 @@ class Comparison:
             return f"only in {self.first if difference.second is None else self.second}"
         second = difference.second
         return "; ".join(
-            f"{name}: {_short(value)} -> {_short(second[name])}"
+            f"{name}: {_change_words(value, second[name])}"
             for name, value in difference.first.items()
         )
 
@@ -86,8 +87,33 @@ class Comparison:
         }
 
 
+def _change_words(first: Any, second: Any) -> str:
+    """What became of a column: of sets and maps, which elements went and came."""
+    if not _is_many(first) and not _is_many(second):
+        return f"{_short(first)} -> {_short(second)}"
+    before, after = _elements(first), _elements(second)
+    gone = [f"-{_cut(text)}" for text in before if text not in after]
+    come = [f"+{_cut(text)}" for text in after if text not in before]
+    words = gone + come
+    more = [f"and {len(words) - _ELEMENTS:,} more"] if len(words) > _ELEMENTS else []
+    return " ".join(words[:_ELEMENTS] + more)
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, list | tuple) and value[0] in ("set", "map")
+
+
+def _elements(value: Any) -> dict[str, None]:
+    """The elements of a datum's JSON as text, in order: a set of one may be that one."""
+    elements = value[1] if _is_many(value) else [value]
+    return dict.fromkeys(orjson.dumps(element).decode() for element in elements)
+
+
 def _short(value: Any) -> str:
-    text = orjson.dumps(value).decode()
+    return _cut(orjson.dumps(value).decode())
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 

@@ -26,10 +26,11 @@ from ovncp.ops.db.caller import Caller
 from ovncp.ops.db.move import Moved, read_back
 from ovncp.ops.db.place import Kind, Place
 from ovncp.ops.db.remains import Lost, Remains, examine, ranked, shown
-from ovncp.ops.db.restore import put, read_backup
+from ovncp.ops.db.restore import advice, put, read_backup
 from ovncp.ops.refusal import Refusal
 
 _STEPS = "recovery.json"
+_VERB = "recovered"
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Recovered:
     def lines(self) -> Iterable[str]:
         """See `Report`."""
         yield from self.moved.lines()
+        yield from advice(self.moved.target)
         yield f"{self.work}: all that was found, as backups; delete it when all is well"
 
     def to_json(self) -> dict[str, Any]:
@@ -181,7 +183,7 @@ async def _carry_out(chosen: Remains, target: Place, caller: Caller) -> Moved:
     source = Place(Kind.FILE, chosen.source, chosen.backup)
     state = await read_backup(chosen.backup, caller)
     try:
-        return await put(source, state, target, caller)
+        return await put(source, state, target, caller, _VERB)
     except LogError as error:
         try:
             comparison = await read_back(state, target, caller)
@@ -191,4 +193,4 @@ async def _carry_out(chosen: Remains, target: Place, caller: Caller) -> Moved:
             raise Refusal(
                 f"{target.name} is there already, and is not what was chosen: recover into another"
             ) from error
-        return Moved("recovered", source, target, state, 0, comparison)
+        return Moved(_VERB, source, target, state, 0, comparison)

@@ -6,7 +6,7 @@ the new one does not turn out right, the old one is put back.
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ovncp.log import durable, history_file, lockfile
 from ovncp.log.base import LogError
 from ovncp.log.durable import io_errors
+from ovncp.log.location import Location
 from ovncp.log.registry import engine
 from ovncp.ops.db import backup
 from ovncp.ops.db.backup_file import BackupFile
@@ -44,10 +45,20 @@ class Restored:
         yield from self.moved.lines()
         if self.replaced:
             yield f"{self.replaced}: what was there before; delete it when it is of no more use"
+        yield from advice(self.moved.target)
 
     def to_json(self) -> dict[str, Any]:
         """See `Report`."""
         return {**self.moved.to_json(), "replaced": self.replaced or None}
+
+
+def advice(target: Place) -> Iterator[str]:
+    """What is to be done after a log was made again at `target`."""
+    if target.kind is Kind.ENGINE:
+        yield (
+            "Indexes begin anew: clients that were connected before take it for old data until "
+            "nb-cluster-state-reset or sb-cluster-state-reset (ovn-appctl), or a restart"
+        )
 
 
 async def restore(path: str, url: str, replace: bool, caller: Caller) -> Restored:
@@ -79,12 +90,14 @@ async def read_backup(path: str, caller: Caller) -> State:
     return state
 
 
-async def put(source: Place, state: State, target: Place, caller: Caller) -> Moved:
+async def put(
+    source: Place, state: State, target: Place, caller: Caller, verb: str = "restored"
+) -> Moved:
     """Make the log `target` of `state`, which is from `source`, and compare. Raises as `store`."""
-    comment = f"restored from {source.name}, entry {state.index}"
+    comment = f"{verb} from {source.name}, entry {state.index}"
     n_history = await store(state, target, comment, caller)
     comparison = await read_back(state, target, caller)
-    return Moved("restored", source, target, state, n_history, comparison)
+    return Moved(verb, source, target, state, n_history, comparison)
 
 
 @asynccontextmanager
@@ -92,14 +105,17 @@ async def _file_put_aside(target: Place, _: str, caller: Caller) -> AsyncIterato
     """Have no file `target` in the block; where the old one is. If that fails, put it back."""
     path = lockfile.follow_symlinks(target.location)
     lockfile.lock(path).release()  # Raises Locked where a server has it.
-    date = re.sub("[:-]", "", date_text(caller.now_msec()))
-    replaced = f"{path}.replaced-{date}"
+    replaced = f"{path}.replaced-{_file_date(caller)}"
     _rename(path, replaced)
     try:
         yield replaced
     except BaseException:
         _rename(replaced, path)
         raise
+
+
+def _file_date(caller: Caller) -> str:
+    return re.sub("[:-]", "", date_text(caller.now_msec()))
 
 
 def _rename(old: str, new: str) -> None:
@@ -115,7 +131,10 @@ def _rename(old: str, new: str) -> None:
 @asynccontextmanager
 async def _log_put_aside(target: Place, folder: str, caller: Caller) -> AsyncIterator[str]:
     """Have no log `target` in the block, as `_file_put_aside`; it is kept in `folder`."""
-    replaced = await backup.save(target, folder, caller)
+    # Not named as a backup, so that it neither goes with old ones nor is taken for the newest.
+    name, date = Location.parse(target.location).database, _file_date(caller)
+    replaced = os.path.join(folder, f"{name}.replaced-{date}.zip")
+    await backup.save(target, replaced, caller)
     try:
         await engine(target.location).drop(target.location)
         yield replaced

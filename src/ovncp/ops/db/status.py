@@ -32,13 +32,14 @@ class Entries:
 
 @dataclass(frozen=True)
 class Status:
-    """What there is at a place; `usage` and `leases` are None where the engine does not tell."""
+    """What there is at a place; what the engine does not tell is None."""
 
     place: Place
     snapshot: Snapshot
     entries: Entries
     usage: Usage | None
     leases: list[Holding] | None
+    identity: str | None
     status = FINE
 
     def lines(self) -> Iterable[str]:
@@ -46,6 +47,8 @@ class Status:
         schema = self._schema()
         yield self.place.name
         yield f"  schema    {schema.name} {schema.version}"
+        if self.identity is not None:
+            yield f"  uuid      {self.identity}"
         yield f"  snapshot  {self._snapshot_words()}"
         yield f"  entries   {self._entries_words()}"
         if self.usage is not None:
@@ -88,6 +91,7 @@ class Status:
         return {
             "place": self.place.name,
             "schema": {"name": schema.name, "version": schema.version, "cksum": schema.cksum},
+            "identity": self.identity,
             "first_index": None if entries.first is None else entries.first.index,
             "last_index": snapshot.index if entries.last is None else entries.last.index,
             "snapshot": {
@@ -124,8 +128,8 @@ async def status(url: str) -> Status:
             break
         if isinstance(stored, EngineLog):
             usage, leases = await stored.usage(), await stored.leases()
-            return Status(place, snapshot, entries, usage, leases)
-        return Status(place, snapshot, entries, _usage(place), None)
+            return Status(place, snapshot, entries, usage, leases, stored.identity)
+        return Status(place, snapshot, entries, _usage(place), None, None)
 
 
 async def _entries(stored: Stored, from_index: int) -> Entries:

@@ -1,0 +1,153 @@
+"""A server that is cut off from its engine: reads go on, writes are refused, and it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from clustered.conftest import SCHEMA
+from clustered.rows import PATIENCE_S, counter, put, rows, wait_until_seen
+from engines import EtcdCluster, Postgres
+from ovncp.log.registry import engine as engine_of
+from servers import Client, Server
+
+TIMEOUT_MS = 2000
+
+
+class Cut:
+    """Two servers over an engine that the test may harm: `cut` stops it, `heal` lets it go on."""
+
+    def __init__(self, engine: EtcdCluster | Postgres) -> None:
+        self.engine = engine
+        url = engine.url(database=secrets.token_hex(4), timeout_ms=TIMEOUT_MS)
+        asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+        self.servers = [Server("ovncp", options=[url]) for _ in range(2)]
+
+    def close(self) -> None:
+        self.heal()
+        for server in self.servers:
+            server.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if isinstance(self.engine, EtcdCluster):
+            for member in (0, 1, 2):
+                self.engine.signal(member, number)
+        else:
+            for pid in self.engine.pids:
+                os.kill(pid, number)
+
+    def cut(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def heal(self) -> None:
+        self._signal(signal.SIGCONT)
+
+
+@pytest.fixture(params=[EtcdCluster, Postgres])
+def cut(request: pytest.FixtureRequest) -> Iterator[Cut]:
+    with request.param() as engine:
+        cut = Cut(engine)
+        yield cut
+        cut.close()
+
+
+def shown(server: Server) -> dict[str, Any]:
+    """The database's row of `_Server`."""
+    where = [["name", "==", "D"]]
+    [result] = server.client().transact(
+        "_Server", {"op": "select", "table": "Database", "where": where}
+    )
+    row: dict[str, Any] = result["rows"][0]
+    return row
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def wait_for_connected(server: Server, is_connected: bool) -> None:
+    wait_until(lambda: shown(server)["connected"] is is_connected, f"connected: {is_connected}")
+
+
+def insert(client: Client, key: str) -> Any:
+    return client.transact("D", {"op": "insert", "table": "T", "row": {"k": key}})[-1]
+
+
+def test_reads_go_on_and_writes_are_refused_until_the_engine_is_back(cut: Cut) -> None:
+    one, other = cut.servers
+    put(one.client(), "a", "1")
+    wait_until_seen(other, "a", "1")
+    cut.cut()
+    for server in cut.servers:
+        wait_for_connected(server, False)
+        assert shown(server)["leader"] is False
+        assert rows(server) == {"a": "1"}
+        refused = insert(server.client(timeout=PATIENCE_S), "b")
+        assert refused["error"] == "cluster error"
+        assert rows(server) == {"a": "1"}
+    cut.heal()
+    for server in cut.servers:
+        wait_for_connected(server, True)
+        assert shown(server)["leader"] is True
+    put(one.client(), "c", "3")
+    wait_until_seen(other, "c", "3")
+    # What was refused is not there, and never will be.
+    assert rows(one) == rows(other) == {"a": "1", "c": "3"}
+
+
+def test_a_write_under_way_is_done_once_or_refused(cut: Cut) -> None:
+    one, other = cut.servers
+    client = one.client(timeout=60)
+    put(client, "a", "1")
+    cut.cut()
+    ids = {
+        key: client.start("transact", ["D", {"op": "insert", "table": "T", "row": {"k": key}}])
+        for key in map(str, range(50))
+    }
+    wait_for_connected(one, False)
+    assert rows(one) == {"a": "1"}
+    cut.heal()
+    done = {key for key, id in ids.items() if "error" not in client.reply(id)["result"][-1]}
+    wait_for_connected(one, True)
+    assert set(rows(one)) == {"a", *done}
+    assert rows(one) == rows(other)
+
+
+def test_what_is_known_to_be_cut_off_is_refused_at_once(cut: Cut) -> None:
+    one, _ = cut.servers
+    put(one.client(), "a", "1")
+    cut.cut()
+    wait_for_connected(one, False)
+    before = counter(one, "log_append")
+    for number in range(20):
+        assert insert(one.client(), str(number))["error"] == "cluster error"
+    assert counter(one, "log_append") == before
+
+
+def test_a_client_is_told_of_the_cut(cut: Cut) -> None:
+    one, _ = cut.servers
+    client = one.client()
+    request = {"Database": [{"columns": ["name", "connected"], "where": [["name", "==", "D"]]}]}
+    first = client.request("monitor_cond", ["_Server", "m", request])
+    [row] = first["result"]["Database"].values()
+    assert row["initial"]["connected"] is True
+    cut.cut()
+    assert _connected(client.notification(PATIENCE_S)) is False
+    cut.heal()
+    assert _connected(client.notification(PATIENCE_S)) is True
+
+
+def _connected(message: dict[str, Any]) -> Any:
+    [row] = message["params"][1]["Database"].values()
+    return row["modify"]["connected"]
