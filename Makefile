@@ -3,6 +3,7 @@
 # make compiled  the core as machine code, in build/compiled: needs a C compiler and a minute, and is twice
 #                as fast; it is used from then on for as long as the source stays what it was
 # make bench  the same load on ours and on Debian's C server, as a table of ratios
+# make bench-cluster  clusters of ours and C's: how fast, and how long nothing is written when one is killed
 # make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes ten minutes
 # make soak   clients of every kind on a server that is killed again and again, for ten minutes; SOAK_ARGS
 #             has a seed, or endpoints of other servers: see tests/soak/__main__.py
@@ -37,7 +38,7 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
-.PHONY: run test lint compiled bench bench-plots soak chaos lock clean programs
+.PHONY: run test lint compiled bench bench-cluster bench-plots soak chaos lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
@@ -69,6 +70,9 @@ build/compiled/stamp: .venv/compiler.stamp $(shell find src -name '*.py')
 
 bench: programs .venv/dev.stamp compiled
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-cluster: programs .venv/dev.stamp compiled
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.cluster $(BENCH_ARGS)
 
 bench-plots: programs .venv/dev.stamp compiled
 	$(BIN)/python -m tests.bench.plots $(BENCH_ARGS)

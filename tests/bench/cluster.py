@@ -17,9 +17,9 @@ import statistics
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import pairwise
 
 import asyncpg
-from servers import Client, Closed, Timeout
 from tests.bench.deployments import (
     DEPLOYMENTS,
     NAME,
@@ -31,6 +31,7 @@ from tests.bench.load import Connection, encode, pipelined_by_all
 
 from ovncp.log.etcd_client import PARAMETERS, EtcdClient, put
 from ovncp.log.location import Location
+from servers import Client, Closed, Timeout
 
 ANSWER = b'"error":null'
 N_INSERTS = 12_000
@@ -202,8 +203,7 @@ class Prober:
 
     def pause_since(self, moment: float) -> float:
         """The longest pause that ended after `moment`, in seconds."""
-        times = list(self.answered)
-        pairs = zip(times, times[1:], strict=False)
+        pairs = pairwise(list(self.answered))
         return max(later - earlier for earlier, later in pairs if later > moment)
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_clusters_are_measured() -> None:
+    command = [sys.executable, "-m", "tests.bench.cluster", "--quick", "--kills", "2", "etcd"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("| etcd |") == 6
 
 
 def test_the_benchmark_measures_both_servers() -> None:

@@ -119,7 +119,8 @@ def test_a_write_under_way_is_done_once_or_refused(cut: Cut) -> None:
     assert rows(one) == {"a": "1"}
     cut.heal()
     done = {key for key, id in ids.items() if "error" not in client.reply(id)["result"][-1]}
-    wait_for_connected(one, True)
+    for server in cut.servers:
+        wait_for_connected(server, True)
     assert set(rows(one)) == {"a", *done}
     assert rows(one) == rows(other)
 

@@ -255,3 +255,14 @@ def test_what_is_not_stored_is_no_obstacle_to_those_who_do_not_see_it() -> None:
         change(server, insert("three"))
         assert blind.last_id == last
         assert len(blind.resume(server) or ()) == 1
+
+
+def test_a_client_that_knows_the_empty_database_resumes_after_a_restart() -> None:
+    with Server("ovncp", [("names", NAMES)]) as server:
+        follower = Follower()
+        follower.resume(server)
+        change(server, insert("first", "x"), insert("second", "x"))
+        server.restart()
+        sent = follower.resume(server)
+        assert sent is not None
+        assert follower.names == {"first": "x", "second": "x"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import selectors
+import signal
 import socket
 import subprocess
 import threading
@@ -18,7 +20,7 @@ import pytest
 from faults.schemas import NAMES, insert
 from faults.test_input import resident_megabytes
 from faults.test_sessions import request, served_within
-from servers import Client, Closed, Server, Timeout
+from servers import Client, Closed, Server, Timeout, relay_of
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 ALL = {"Name": [{"where": [True]}]}
@@ -363,3 +365,44 @@ def test_a_dump_over_tls_is_whole(ours: str, tls: list[str]) -> None:
         command = ["ovsdb-client", "--timeout=20", *tls, "dump", f"ssl:127.0.0.1:{server.port}"]
         done = subprocess.run([*command, "Names", "Name", "name"], capture_output=True, text=True)
         assert len(re.findall(r"^n\d+$", done.stdout, re.MULTILINE)) == 4000
+
+
+def test_changes_of_conditions_at_once_are_a_queue_too(ours: str) -> None:
+    """Each of many clients asks for little, all at once, and gets all that it is to see."""
+    with Server(ours, [("names", NAMES)]) as server:
+        fill(server, 2000)
+        crowd = [server.client(timeout=30) for _ in range(100)]
+        for number, client in enumerate(crowd):
+            some = {"Name": [{"where": [["name", "==", f"n{number}"]]}]}
+            client.request("monitor_cond_since", ["Names", "m", some, NOBODY])
+        for number, client in enumerate(crowd):
+            others = {"Name": [{"where": [["name", "==", f"n{number + 100}"]]}]}
+            client.send_bytes(request("c", "monitor_cond_change", "m", "m", others))
+        for number, client in enumerate(crowd):
+            assert client.reply("c", 30)["error"] is None
+            rows = client.notifications.pop()["params"][2]["Name"].values()
+            shown = [row["insert"]["name"] for row in rows if row != {"delete": None}]
+            assert shown == [f"n{number + 100}"]
+            assert len(rows) == 2
+
+
+def test_transactions_that_wait_for_a_lost_source_are_bounded(ours: str) -> None:
+    """As many as a relay keeps for a client are executed once the source is back."""
+    most, too_many = 10_000, 25
+    with (
+        Server(ours, [("names", NAMES)]) as source,
+        relay_of(ours, source, databases=["Names"]) as relay,
+    ):
+        client = relay.client(timeout=60)
+        client.transact("Names", insert("before"))
+        os.kill(source.pid, signal.SIGSTOP)
+        try:
+            for number in range(most + too_many):
+                client.send_bytes(request(number, "transact", "Names", insert(f"n{number}")))
+            client.wait_until(lambda: len(client.replies) >= too_many, "refusals", 60)
+        finally:
+            os.kill(source.pid, signal.SIGCONT)
+        client.wait_until(lambda: len(client.replies) == most + too_many, "replies", 60)
+        refused = [reply for reply in client.replies.values() if reply["error"] is not None]
+        assert [reply["error"] for reply in refused] == ["canceled"] * too_many
+        assert count(relay, "txn_forward_cancel") == too_many

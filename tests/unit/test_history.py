@@ -7,11 +7,13 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from model.pair import Client
 from ovncp.ovsdb.database import Database, Settings
 from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.ovsdb.window import LiveWindow, Restoration
 from ovncp.server.uuids import make_source
 
 MANY = {"min": 0, "max": "unlimited"}
@@ -129,3 +131,35 @@ def test_the_oldest_make_room_for_the_newest() -> None:
     assert database.history.since(database.history.start_id) is not None
     assert database.history.since(steps[0].transaction_id) is not None
     assert sum(step.n_bytes for step in steps) == database.history.n_bytes
+
+
+@pytest.mark.parametrize(("max_bytes", "meanwhile"), [(10**9, 200), (500_000, 20)])
+def test_a_live_window_ends_in_the_state_of_its_end(max_bytes: int, meanwhile: int) -> None:
+    """Whatever happens while it is made, as long as no more is forgotten than was taken in."""
+    database = filled(max_bytes)
+    operations = list(sets())
+    for operation in operations[:200]:
+        run(database, [operation])
+    window = LiveWindow(database.history)
+    first_id = database.history.start_id
+    for _ in window.steps(lambda: database.stored_id):
+        for operation in operations[200 : 200 + meanwhile]:
+            run(database, [operation])
+        meanwhile = 0
+    assert window.text is not None
+    text = "".join(orjson.loads(b"".join(window.text))).encode()
+    tables, new_version = database.tables, database.new_version
+    restoration = Restoration(text, tables, 10**9, new_version, orjson.loads)
+    for _ in restoration.steps():
+        pass
+    assert restoration.history.start_id == first_id
+    assert restoration.history.newest_id == database.transaction_id
+
+
+def test_a_history_that_forgets_what_is_to_be_taken_in_has_no_live_window() -> None:
+    database = filled(200_000)
+    window = LiveWindow(database.history)
+    for operation in sets():
+        run(database, [operation])
+    assert list(window.steps(lambda: database.stored_id)) == []
+    assert window.text is None

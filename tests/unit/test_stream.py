@@ -264,3 +264,21 @@ async def test_real_client(kind, tmp_path):
     out, _ = await asyncio.to_thread(process.communicate)
     assert out == b"a\n"
     await listener.close()
+
+
+async def test_a_storm_of_connections_is_taken_in_a_few_at_a_time():
+    made = Made()
+    listener = await listen(Target.parse("ptcp:0:127.0.0.1"), made, TlsFiles, Handshakes(1))
+    address = ("127.0.0.1", listener.port)
+    clients = [socket.create_connection(address) for _ in range(200)]
+    growth = [0]
+    while len(made) < len(clients):
+        before = len(made)
+        await asyncio.sleep(0)
+        growth.append(len(made) - before)
+    assert max(growth) < len(clients) // 2
+    await listener.close()
+    for client in clients:
+        client.sendall(b"x")
+        assert await asyncio.to_thread(client.recv, 1) == b"x"  # those that are there stay
+        client.close()

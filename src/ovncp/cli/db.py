@@ -37,6 +37,7 @@ COMMON_OPTIONS = (
     Option("json", help="print the report as JSON"),
     options.GENERAL_OPTIONS[0],
 )
+CREATE_OPTIONS = (Option("if-absent", help="leave one that is there as it is"),)
 EXPORT_OPTIONS = (
     Option("format", Argument.REQUIRED, "", "FORMAT", "standalone (default) or cluster"),
     Option("address", Argument.REQUIRED, "", "tcp:HOST:PORT", "of the cluster's one member"),
@@ -61,7 +62,7 @@ async def _create(call: Call, caller: Caller) -> Report:
     from ovncp.ops.db.create import create
 
     url, schema = call.arguments
-    return await create(url, schema)
+    return await create(url, schema, if_absent=call.parsed.has("if-absent"))
 
 
 async def _import(call: Call, caller: Caller) -> Report:
@@ -118,7 +119,9 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "create": Verb(_create, "URL SCHEMA", 2, 2, "make an empty database of the schema file SCHEMA"),
+    "create": Verb(
+        _create, "URL SCHEMA", 2, 2, "make an empty database of a schema file", CREATE_OPTIONS
+    ),
     "import": Verb(_import, "SOURCE URL", 2, 2, "make a database of what SOURCE has"),
     "export": Verb(
         _export, "SOURCE FILE", 2, 2, "make a file that C's programs open", EXPORT_OPTIONS

@@ -84,7 +84,7 @@ TABLE = (
 )
 _TLS_FILES = ("private_key", "certificate", "ca_cert", "peer_ca_cert", "bootstrap_ca_cert")
 DEFAULT_HISTORY_BYTES = 64 << 20
-_YOUNG_OBJECTS = 50_000
+_YOUNG_OBJECTS = 10_000
 _NEVER = 2**31 - 1
 _SWITCH_SECONDS = 0.0005
 

@@ -10,20 +10,19 @@ this command learns of it.
 import asyncio
 import os
 import shlex
-import shutil
 import sys
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ovncp
 from ovncp.cli import options
+from ovncp.cli.foreground import NO_NORTHD, OURS, Foreground, daemon_options, find, show
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
-from ovncp.server import daemon, preflight, provision
+from ovncp.server import preflight, provision
 from ovncp.server.preflight import Refused
-from ovncp.server.supervisor import Child, Failed, Program
+from ovncp.server.supervisor import Failed, Program
 
 PROGRAM = "ovncp up"
 
@@ -53,9 +52,6 @@ _SOURCE = "OVNCP_SOURCE"  # has a say in which copy of the modules this is
 
 _NO_METRICS = DEFAULTS["nb-metrics"]
 
-OURS = (sys.executable, "-m", "ovncp")
-
-_NORTHD_PATH = "/usr/sbin:/sbin:/usr/bin"  # where packages put it, which is not on every PATH
 _NORTHD_SECONDS = 5.0
 _SERVER_SECONDS = 20.0
 
@@ -179,7 +175,7 @@ def _yes_or_no(name: str, values: Mapping[str, str]) -> bool:
 
 def installed() -> Commands:
     """Our own server and tool, and the `ovn-northd` of this machine."""
-    northd = shutil.which("ovn-northd", path=f"{os.environ.get('PATH', '')}:{_NORTHD_PATH}")
+    northd = find("ovn-northd")
     return Commands((*OURS, "ovsdb-server"), (*OURS, "ovsdb-tool"), (northd,) if northd else None)
 
 
@@ -213,10 +209,9 @@ def check(settings: Settings) -> int:
 def server_program(side: Side, settings: Settings, server: Sequence[str]) -> Program:
     """The server of one side."""
     directory = settings.data_dir
-    socket = directory / f"{side.stem}.sock"
     metrics = side.metrics(settings)
     remotes = (
-        f"punix:{socket}",
+        f"p{_address(side, settings)}",
         f"ptcp:{side.port(settings)}:{preflight.LOOPBACK}",
         f"db:{side.database},{side.root},connections",
     )
@@ -224,10 +219,10 @@ def server_program(side: Side, settings: Settings, server: Sequence[str]) -> Pro
         *server,
         *(f"--remote={remote}" for remote in remotes),
         *([f"--metrics={metrics}"] if metrics != _NO_METRICS else []),
-        *_daemon_options(directory, side.stem, f"ovsdb-server-{side.name}"),
+        *daemon_options(directory, side.stem, f"ovsdb-server-{side.name}"),
         str(directory / side.file),
     )
-    return Program(side.name, argv, socket)
+    return Program(side.name, argv, _address(side, settings), needed=True)
 
 
 def northd_program(settings: Settings, northd: Sequence[str]) -> Program:
@@ -237,19 +232,9 @@ def northd_program(settings: Settings, northd: Sequence[str]) -> Program:
         *northd,
         f"--ovnnb-db={nb}",
         f"--ovnsb-db={sb}",
-        *_daemon_options(settings.data_dir, "ovn-northd", "ovn-northd"),
+        *daemon_options(settings.data_dir, "ovn-northd", "ovn-northd"),
     )
     return Program("northd", argv)
-
-
-def _daemon_options(directory: Path, stem: str, log: str) -> tuple[str, ...]:
-    return (
-        "-vsyslog:off",
-        "-vPATTERN:console:%p|%c|%m",
-        f"--log-file={directory}/{log}.log",
-        f"--unixctl={directory}/{stem}.ctl",
-        f"--pidfile={directory}/{stem}.pid",
-    )
 
 
 def _address(side: Side, settings: Settings) -> str:
@@ -257,85 +242,39 @@ def _address(side: Side, settings: Settings) -> str:
 
 
 class Up:
-    """All that runs. `stopping` is set when it is to end."""
+    """All that runs."""
 
     def __init__(self, settings: Settings, commands: Commands) -> None:
         self.settings = settings
         self.commands = commands
-        self.stopping = asyncio.Event()
-        self.servers = [
-            Child(server_program(side, settings, commands.server), self._relay) for side in SIDES
-        ]
-        self.northd: Child | None = None
+        self._foreground = Foreground("up", 6)
+        self._say = self._foreground.say
 
     async def run(self) -> int:
         """Start everything, and run until a signal; the exit status."""
-        loop = asyncio.get_running_loop()
-        for number in daemon.fatal_signals():
-            loop.add_signal_handler(number, self._on_signal)
-        say("up", f"ovncp {ovncp.__version__}, everything is kept in {self.settings.data_dir}")
-        try:
-            await self._until_stopped(self._serve())
-        finally:
-            await self._stop()
-        say("up", "stopped; the data are kept")
+        await self._foreground.run(self._serve())
         return 0
-
-    def _on_signal(self) -> None:
-        if not self.stopping.is_set():
-            say("up", "stopping; once more, and it is at once")
-            self.stopping.set()
-            return
-        for child in self._children():
-            child.kill()
-
-    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work` until it fails or `stopping` is set."""
-        working = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self.stopping.wait())
-        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in (working, stopping):
-            task.cancel()
-        await asyncio.wait((working, stopping))
-        if not working.cancelled():
-            working.result()
 
     async def _serve(self) -> None:
         directory, schemas = self.settings.data_dir, self.settings.schema_dir
+        self._say("up", f"ovncp {ovncp.__version__}, everything is kept in {directory}")
         for side in SIDES:
             file, schema = directory / side.file, schemas / side.schema
-            say(side.name, await provision.provide(file, schema, self.commands.tool))
-        await asyncio.gather(*(child.start() for child in self.servers))
+            self._say(side.name, await provision.provide(file, schema, self.commands.tool))
+        servers = (server_program(side, self.settings, self.commands.server) for side in SIDES)
+        await self._foreground.start(*servers, patience_seconds=_SERVER_SECONDS)
         await self._start_northd()
         show(how_to_connect(self.settings))
-        await asyncio.gather(*(child.watch() for child in self._children()))
+        await self._foreground.watch()
 
     async def _start_northd(self) -> None:
         if not self.settings.northd:
-            say("northd", "not wanted: what is configured does not become flows")
+            self._say("northd", "not wanted: what is configured does not become flows")
         elif self.commands.northd is None:
-            say("northd", "not installed (on Debian: apt-get install ovn-central), so that what is")
-            say("northd", "configured does not become flows")
+            self._say("northd", NO_NORTHD)
         else:
-            self.northd = Child(northd_program(self.settings, self.commands.northd), self._relay)
-            await self.northd.start()
-
-    async def _stop(self) -> None:
-        """End northd before the databases that it writes to."""
-        self.stopping.set()
-        if self.northd is not None:
-            await self.northd.stop(_NORTHD_SECONDS)
-        await asyncio.gather(*(child.stop(_SERVER_SECONDS) for child in self.servers))
-
-    def _children(self) -> list[Child]:
-        return [*([self.northd] if self.northd else []), *self.servers]
-
-    def _relay(self, name: str, line: str) -> None:
-        """Show a line about a child or from it, in which case it has OVS's level and module."""
-        level, module, text = line.split("|", 2) if line.count("|") >= 2 else ("", "", line)
-        if module.startswith("fatal_signal") and self.stopping.is_set():
-            return  # it says that it was told to stop, by us
-        say(name, text if level in ("", "INFO") else f"{level} {text}")
+            northd = northd_program(self.settings, self.commands.northd)
+            await self._foreground.start(northd, patience_seconds=_NORTHD_SECONDS)
 
 
 def how_to_connect(settings: Settings) -> str:
@@ -354,17 +293,3 @@ def how_to_connect(settings: Settings) -> str:
         f"or, for one command: ovn-nbctl --db={nb} show\n"
         "Ctrl-C stops everything, and keeps it.\n"
     )
-
-
-def say(name: str, text: str) -> None:
-    """Print a line of the log; `name` is what it is about."""
-    show(f"{time.strftime('%H:%M:%S')}  {name:<6}  {text}")
-
-
-def show(text: str) -> None:
-    """Print `text`, if there is anybody to read it."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        # The terminal or the pipe is gone. The databases are not to suffer from it, and have logs.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -50,6 +50,10 @@ class LogError(Exception):
         return f"{self.tag}: {self.details}{suffix}"
 
 
+class Exists(LogError):
+    """There is a log already where one was to be made."""
+
+
 class Conflict(LogError):
     """The index is not the next free one: catch up by reading, then try again."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from ovncp.log import etcd_keys, etcd_leases, etcd_maintenance
-from ovncp.log.base import Chunks, Corrupt, Entry, LogError, Snapshot
+from ovncp.log.base import Chunks, Corrupt, Entry, Exists, LogError, Snapshot
 from ovncp.log.engine import LEASES, LOG, TURN, Change, EngineLog, Head, Holding, Page, Usage
 from ovncp.log.engine_status import EngineStatus
 from ovncp.log.etcd_client import (
@@ -89,7 +89,7 @@ class EtcdLog(EngineLog[EtcdChange]):
 
     @classmethod
     async def create(cls, location: str, schema: bytes, data: Chunks = b"") -> None:
-        """Make a log of `schema` and the state `data`.  Raises LogError if there is one."""
+        """Make a log of `schema` and the state `data`.  Raises Exists if there is one."""
         place, client, keys = _connect(location)
         try:
             async with staging(client, keys) as stage:
@@ -107,7 +107,7 @@ class EtcdLog(EngineLog[EtcdChange]):
                 )
             # Asked again after a lost answer, it finds what it made itself.
             if not made.succeeded and _stage_of(made.found[0]) != stage.name:
-                raise LogError(f"{place}: the database exists already")
+                raise Exists(f"{place}: the database exists already")
         finally:
             await client.close()
 

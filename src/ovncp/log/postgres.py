@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovncp.log import postgres_leases, postgres_status
-from ovncp.log.base import Chunks, Corrupt, Entry, LogError, Snapshot
+from ovncp.log.base import Chunks, Corrupt, Entry, Exists, LogError, Snapshot
 from ovncp.log.engine import LEASES, LOG, TURN, Change, EngineLog, Head, Holding, Page, Usage
 from ovncp.log.engine_status import EngineStatus
 from ovncp.log.location import Location
@@ -126,7 +126,7 @@ class PostgresLog(EngineLog[PostgresChange]):
 
     @classmethod
     async def create(cls, location: str, schema: bytes, data: Chunks = b"") -> None:
-        """Make a log of `schema` and the state `data`.  Raises LogError if there is one."""
+        """Make a log of `schema` and the state `data`.  Raises Exists if there is one."""
         place, line = await _connect(location)
         try:
             async with staging(line, place.database) as stage:
@@ -135,7 +135,7 @@ class PostgresLog(EngineLog[PostgresChange]):
                 if not await line.ask(
                     lambda connection: _create(connection, key, schema, n_pieces)
                 ):
-                    raise LogError(f"{place}: the database exists already")
+                    raise Exists(f"{place}: the database exists already")
         finally:
             line.drop()
 

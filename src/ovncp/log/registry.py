@@ -21,7 +21,7 @@ class Engine(Protocol):
         """The log at `location`.  Raises LogError, as when there is none."""
 
     async def create(self, location: str, schema: bytes, data: Chunks = b"") -> None:
-        """Make a log whose snapshot 0 is `schema` and `data`.  Raises LogError if there is one."""
+        """Make a log whose snapshot 0 is `schema` and `data`.  Raises Exists if there is one."""
 
     async def drop(self, location: str) -> None:
         """Delete the log and all that is stored of it, for good; no error if there is none."""

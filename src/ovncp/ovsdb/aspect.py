@@ -6,87 +6,125 @@ section 5.1) are those that have a certain value in a certain aspect. So a monit
 which wants any of its clauses, amounts to a set of values for each of some aspects.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
-from ovncp.ovsdb.column_type import ColumnType
 from ovncp.ovsdb.condition import Clause
 from ovncp.ovsdb.errors import json_text
 from ovncp.ovsdb.row import Values
 from ovncp.ovsdb.schema import Column
 
+_MOST_KEPT = 1024
+
 
 class Aspect:
     """A way to look at the column at `place`. Those with the same `key` are the same.
 
-    `values` yields what a row's values have in it.
+    This one sees the datum itself.
     """
 
-    __slots__ = ("_elements", "_hash", "key", "place", "values")
+    __slots__ = ("_hash", "key", "place")
 
-    def __init__(
-        self,
-        column: Column,
-        way: str,
-        values: Callable[[Values], Collection[Any]],
-        elements: ColumnType | None = None,
-    ) -> None:
-        """`way` tells the aspects of a column apart; `elements` is the type of those looked at."""
+    def __init__(self, column: Column, way: str) -> None:
+        """`way` tells the aspects of a column apart."""
         self.place: int = column.index
         self.key = (self.place, way)
-        self.values = values
-        self._elements = elements
         self._hash = hash(self.key)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Aspect) and self.key == other.key
+        return self is other or (isinstance(other, Aspect) and self.key == other.key)
+
+    def values(self, values: Values) -> Collection[Any]:
+        """What a row with `values` has in it."""
+        return (values[self.place],)
+
+    def has_any(self, values: Values, wanted: set[Any]) -> bool:
+        """Whether a row with `values` has any of those that are `wanted` in it."""
+        return values[self.place] in wanted
 
     def difference(self, old: Values, new: Values) -> tuple[Collection[Any], Collection[Any]]:
         """The values that only `old` has in it and those that only `new` has, or all of either."""
-        if self._elements is None:
-            return self.values(old), self.values(new)
-        return self._elements.removed_and_added(old[self.place], new[self.place])
+        return self.values(old), self.values(new)
 
 
-def _whole(clause: Clause, column: Column) -> Aspect:
-    """The datum itself; of a map its pairs, which are in order."""
-    place = column.index
-    if column.type.is_map:
-        return Aspect(column, "whole", lambda values: (tuple(values[place].items()),))
-    return Aspect(column, "whole", lambda values: (values[place],))
+class _WholeMap(Aspect):
+    """The pairs of a map together, which are in order."""
+
+    def values(self, values: Values) -> Collection[Any]:
+        return (tuple(values[self.place].items()),)
+
+    def has_any(self, values: Values, wanted: set[Any]) -> bool:
+        return tuple(values[self.place].items()) in wanted
 
 
-def _elements(clause: Clause, column: Column) -> Aspect:
-    """The elements of a set, the pairs of a map."""
-    place = column.index
-    if column.type.is_map:
-        return Aspect(column, "elements", lambda values: values[place].items(), column.type)
-    return Aspect(column, "elements", lambda values: values[place], column.type)
+class _Elements(Aspect):
+    """The elements of a set."""
+
+    __slots__ = ("_type",)
+
+    def __init__(self, column: Column) -> None:
+        super().__init__(column, "elements")
+        self._type = column.type
+
+    def values(self, values: Values) -> Collection[Any]:
+        found: Collection[Any] = values[self.place]
+        return found
+
+    def has_any(self, values: Values, wanted: set[Any]) -> bool:
+        return not wanted.isdisjoint(self.values(values))
+
+    def difference(self, old: Values, new: Values) -> tuple[Collection[Any], Collection[Any]]:
+        return self._type.removed_and_added(old[self.place], new[self.place])
 
 
-def _outcome(clause: Clause, column: Column) -> Aspect:
+class _Pairs(_Elements):
+    """The pairs of a map."""
+
+    def values(self, values: Values) -> Collection[Any]:
+        found: Collection[Any] = values[self.place].items()
+        return found
+
+
+class _Outcome(Aspect):
     """True for the rows that meet `clause`."""
-    test = clause.test
-    return Aspect(
-        column, json_text(clause.to_json()), lambda values: (True,) if test(values) else ()
-    )
+
+    __slots__ = ("_clause",)
+
+    def __init__(self, column: Column, clause: Clause) -> None:
+        super().__init__(column, json_text(clause.to_json()))
+        self._clause = clause
+
+    def values(self, values: Values) -> Collection[Any]:
+        return (True,) if self._clause.test(values) else ()
+
+    def has_any(self, values: Values, wanted: set[Any]) -> bool:
+        return self._clause.test(values)
 
 
-_Make = Callable[[Clause, Column], Aspect]
+# Kept, since thousands of conditions ask for the same few.
+@lru_cache(_MOST_KEPT)
+def _whole(column: Column) -> Aspect:
+    return _WholeMap(column, "whole") if column.type.is_map else Aspect(column, "whole")
 
 
-def _found_by(clause: Clause, column: Column) -> tuple[_Make, Any]:
-    """What makes the aspect in which the rows that meet `clause`, and no others, have a value."""
+@lru_cache(_MOST_KEPT)
+def _elements(column: Column) -> Aspect:
+    return _Pairs(column) if column.type.is_map else _Elements(column)
+
+
+def _found_by(clause: Clause, column: Column) -> tuple[Aspect, Any]:
+    """The aspect in which the rows that meet `clause`, and no others, have a value, and which."""
     function, arg, kind = clause.function, clause.arg, column.type
     if function == "==" or (function == "includes" and kind.is_scalar):
-        return _whole, tuple(arg.items()) if kind.is_map else arg
+        return _whole(column), tuple(arg.items()) if kind.is_map else arg
     if function == "includes" and len(arg) == 1:
         (element,) = arg.items() if kind.is_map else arg
-        return _elements, element
-    return _outcome, True
+        return _elements(column), element
+    return _Outcome(column, clause), True
 
 
 def _is_met_by_all(clause: Clause) -> bool:
@@ -107,26 +145,14 @@ class AnyOf:
 
     def __init__(self, clauses: Iterable[Clause]) -> None:
         self.by_aspect: dict[Aspect, set[Any]] = {}
-        # There may be hundreds of clauses, with few aspects.
-        known: dict[tuple[Column, _Make], set[Any]] = {}
         for clause in clauses:
-            column = clause.column
-            if column is None:
-                continue
-            make, value = _found_by(clause, column)
-            values = known.get((column, make))
-            if values is None or make is _outcome:
-                values = self.by_aspect.setdefault(make(clause, column), set())
-                known[column, make] = values
-            values.add(value)
+            if clause.column is not None:
+                aspect, value = _found_by(clause, clause.column)
+                self.by_aspect.setdefault(aspect, set()).add(value)
 
     def matches(self, values: Values) -> bool:
         """Whether a row with `values` meets the condition."""
-        for aspect, wanted in self.by_aspect.items():
-            for value in aspect.values(values):
-                if value in wanted:
-                    return True
-        return False
+        return any(aspect.has_any(values, wanted) for aspect, wanted in self.by_aspect.items())
 
     def unlike(self, other: "AnyOf") -> Iterator[tuple[Aspect, set[Any]]]:
         """The values that are in only one of the two: rows whose outcome differs have one."""

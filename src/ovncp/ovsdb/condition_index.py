@@ -6,7 +6,7 @@ concerns, however many others there are. A clause that only trying can decide is
 own: it is tried once, however many have it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from ovncp.ovsdb.aspect import AnyOf, Aspect
@@ -17,11 +17,10 @@ from ovncp.ovsdb.value_map import ValueMap
 class ConditionIndex:
     """Conditions on one table with their holders, which are hashable."""
 
-    __slots__ = ("_by_aspect", "_places")
+    __slots__ = ("_by_aspect",)
 
     def __init__(self) -> None:
         self._by_aspect: dict[Aspect, ValueMap] = {}
-        self._places: set[int] = set()
 
     def __len__(self) -> int:
         """The number of different clauses."""
@@ -33,7 +32,6 @@ class ConditionIndex:
             holders = self._by_aspect.get(aspect)
             if holders is None:
                 holders = self._by_aspect[aspect] = ValueMap()
-                self._places.add(aspect.place)
             for value in values:
                 holders.add(value, holder)
 
@@ -45,32 +43,35 @@ class ConditionIndex:
                 holders.discard(value, holder)
             if not len(holders):
                 del self._by_aspect[aspect]
-                self._places = {known.place for known in self._by_aspect}
 
-    def concerned(self, change: Change) -> Iterator[tuple[Any, bool, bool]]:
+    def concerned(self, change: Change) -> list[tuple[Any, bool, bool]]:
         """Whose condition the row meets before or after `change`, and which of the two it is."""
         if not self._by_aspect:
-            return
-        before = self._holders(change.old)
-        after = before if self._is_alike(change) else self._holders(change.new)
-        for holder in before:
-            yield holder, True, holder in after
-        if after is not before:
-            for holder in after:
-                if holder not in before:
-                    yield holder, False, True
-
-    def _is_alike(self, change: Change) -> bool:
-        """Whether a changed row is the same in all that conditions look at."""
-        exists = change.old is not None and change.new is not None
-        return exists and self._places.isdisjoint(change.columns)
-
-    def _holders(self, values: Values | None) -> dict[Any, None]:
-        found: dict[Any, None] = {}
-        if values is None:
-            return found
-        for aspect, holders in self._by_aspect.items():
-            for value in aspect.values(values):
-                concerned: Iterable[Any] = holders.get(value)
-                found.update(dict.fromkeys(concerned))
+            return []
+        old, new = change.old, change.new
+        if old is None or new is None:
+            aspects = self._by_aspect.items()
+            return [(holder, new is None, old is None)
+                    for holder in _holders(aspects, old if new is None else new)]  # fmt: skip
+        # Most of what conditions look at is the same before and after.
+        columns = change.columns
+        alike = [item for item in self._by_aspect.items() if item[0].place not in columns]
+        both = _holders(alike, new)
+        found = [(holder, True, True) for holder in both]
+        if len(alike) < len(self._by_aspect):
+            others = [item for item in self._by_aspect.items() if item[0].place in columns]
+            before, after = _holders(others, old), _holders(others, new)
+            found += [(h, True, h in after) for h in before if h not in both]
+            found += [(h, False, True) for h in after if h not in both and h not in before]
         return found
+
+
+def _holders(aspects: Iterable[tuple[Aspect, ValueMap]], values: Values | None) -> dict[Any, None]:
+    """Those who want what a row with `values` has in some of `aspects`."""
+    found: dict[Any, None] = {}
+    if values is not None:
+        for aspect, holders in aspects:
+            for value in aspect.values(values):
+                for holder in holders.get(value):
+                    found[holder] = None
+    return found

@@ -170,9 +170,9 @@ class History:
         """The number, in order, of the state `transaction_id`; None if that is not known."""
         return self._numbers.get(transaction_id)
 
-    def changes(self, number: int) -> list[Kept]:
-        """What the step did that led to the state with this number."""
-        return self._steps[number - self._first - 1].changes
+    def step(self, number: int) -> Step:
+        """The step that led to the state with this number."""
+        return self._steps[number - self._first - 1]
 
     def note_start(self) -> None:
         """Note that the server starts in the newest state; what is not stored has its defaults."""

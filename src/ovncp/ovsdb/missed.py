@@ -144,7 +144,7 @@ class Missed:
             yield
 
     def _take(self, number: int) -> None:
-        for change in self.history.changes(number):
+        for change in self.history.step(number).changes:
             table = self._tables.get(change.table.name)
             if table is None:
                 table = self._tables[change.table.name] = _Table()

@@ -54,6 +54,52 @@ class Window:
             yield b"".join([step.data + b"\n" for step in steps if step.data is not None])
 
 
+class LiveWindow:
+    """As `Window`, but up to the state in which `history` is once all `steps` are done.
+
+    `text` is it as a JSON array of strings then, in parts; None if there is none, since the history
+    forgot too much meanwhile, or ends in a state that is not stored.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.text: list[bytes] | None = None
+        self._history = history
+        self._start_id = history.stored_start_id
+        self._number = history.first_number
+        self._touched: set[tuple[str, str]] = set()
+        self._rows: list[bytes] = []
+        self._entries: list[bytes] = []
+
+    def steps(self, stored_id: Callable[[], str]) -> Iterator[None]:
+        """Make it step by step; `stored_id` tells the id of the log's last entry as of then."""
+        history = self._history
+        while history.first_number <= self._number < history.newest_number:
+            end = min(self._number + _STEPS_PER_PIECE, history.newest_number)
+            self._take([history.step(number) for number in range(self._number + 1, end + 1)])
+            self._number = end
+            yield
+        if self._number == history.newest_number and history.newest_id == stored_id():
+            head = orjson.dumps([self._start_id, history.newest_id]) + b"\n"
+            self.text = [b"[", _string(head)]
+            for string in (*self._rows, _string(b"\n"), *self._entries):
+                self.text += (b",", string)
+            self.text.append(b"]")
+
+    def _take(self, steps: list[Step]) -> None:
+        rows: dict[str, tuple[Table, list[Values]]] = {}
+        _collect_first(steps, self._touched, rows)
+        for table, values in rows.values():
+            line = b'{"%b":{%b}}\n' % (table.name.encode(), encode_rows(table, values))
+            self._rows.append(_string(line))
+        entries = [step.data + b"\n" for step in steps if step.data is not None]
+        self._entries.append(_string(b"".join(entries)))
+
+
+def _string(text: bytes) -> bytes:
+    """`text` as a JSON string."""
+    return orjson.dumps(text.decode())
+
+
 def _slices(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

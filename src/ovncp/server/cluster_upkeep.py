@@ -1,7 +1,7 @@
 """When the upkeep of a log that several servers share is due, and that only one of them does it.
 
-Each server looks once a minute. Whoever finds it due waits for the lease `upkeep`, and when it has
-that looks whether another one has just done it. `upkeep_process` is who does it.
+Each server looks once a minute. Whoever finds it due waits for the lease `ovncp-upkeep`, and when
+it has that looks whether another one has just done it. `upkeep_process` is who does it.
 
 It is due some ten minutes after the last time at the earliest, if a hundred entries came since and
 the engine has grown to twice what it held then, or the entries to twice what was kept; if the
@@ -30,7 +30,8 @@ from ovncp.server.upkeep_process import Order
 
 _LOG = logging.getLogger("ovncp.clustered")
 
-_LEASE: Final = "upkeep"
+# No lock of a client has such a name (RFC 7047 section 3.1, <id>).
+_LEASE: Final = "ovncp-upkeep"
 _TTL_MSEC: Final = 10_000
 
 _TICK_MSEC: Final = 5_000
@@ -84,13 +85,13 @@ class ClusterUpkeep:
         self._before: int | None = None
         self._used_then = 0
         self._n_kept_then = 0
+        self._latest = clock.now_msec() + _DAY_MSEC
         self._wait(10 * _MINUTE_MSEC)
 
     def _wait(self, at_least_msec: int) -> None:
-        now = self._clock.now_msec()
         # The servers must not all find it due at once.
-        self._earliest = now + at_least_msec + random.randrange(at_least_msec)
-        self._latest = now + _DAY_MSEC
+        pause_msec = at_least_msec + random.randrange(at_least_msec)
+        self._earliest = self._clock.now_msec() + pause_msec
 
     async def run(self) -> None:
         """Look again and again."""
@@ -156,6 +157,7 @@ class ClusterUpkeep:
         self._base = base
         self._used_then = usage.used
         self._n_kept_then = self._log.next_index - 1 - base
+        self._latest = self._clock.now_msec() + _DAY_MSEC
         self._wait(10 * _MINUTE_MSEC)
 
     # Doing it

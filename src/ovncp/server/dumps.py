@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ovncp.server.session import Session
 
 _SLICE_SECONDS = 0.002
+_SMALL_PER_TURN = 16  # requests of all clients that are answered at once in a turn of the loop
 _DONE: Any = object()
 
 
@@ -57,6 +58,7 @@ class Dumps:
         # Those of the latter that are not finished.
         self._preparing: deque[Turn] = deque()
         self._is_working = False
+        self._n_small = 0
 
     @property
     def n_waiting(self) -> int:
@@ -72,6 +74,19 @@ class Dumps:
     def begun_bytes(self) -> int:
         """How many bytes wait to be written to these."""
         return sum([turn.session.output.n_bytes for turn in self._begun])
+
+    def take_small(self) -> bool:
+        """Whether a client that asks for little may be answered without a turn.
+
+        Thousands may ask for little, all at once.
+        """
+        if not self._n_small:
+            asyncio.get_running_loop().call_soon(self._forget_small)
+        self._n_small += 1
+        return self._n_small <= _SMALL_PER_TURN
+
+    def _forget_small(self) -> None:
+        self._n_small = 0
 
     def enter(self, turn: Turn) -> None:
         """Let `turn` begin as soon as those before it allow."""

@@ -62,12 +62,13 @@ class _NewMonitor:
 
     def begin(self) -> None:
         """Answer at once, or when it is the client's turn."""
-        if self._is_small():
+        dumps = self._session.server.dumps
+        if self._is_small() and dumps.take_small():
             self._parse()
             self._finish()
         else:
             turn = Turn(self._session, self._prepare, self._finish, self._request.fail)
-            self._session.server.dumps.enter(turn)
+            dumps.enter(turn)
 
     def _is_small(self) -> bool:
         requests, tables = self._request.params[2], self._database.tables
@@ -167,12 +168,13 @@ class _Change:
 
     def begin(self) -> None:
         """Answer at once, or when it is the client's turn."""
-        steps = self._prepare()
-        if _n_clauses(self._changes) <= _FEW_CLAUSES and next(steps, _DONE) is _DONE:
+        steps, dumps = self._prepare(), self._session.server.dumps
+        is_small = _n_clauses(self._changes) <= _FEW_CLAUSES and dumps.take_small()
+        if is_small and next(steps, _DONE) is _DONE:
             self._finish()
         else:
             turn = Turn(self._session, lambda: steps, self._finish, self._request.fail)
-            self._session.server.dumps.enter(turn)
+            dumps.enter(turn)
 
     def _prepare(self) -> Iterator[None]:
         monitors = self._database.monitors

@@ -5,9 +5,11 @@ the clients of one worker apart, the rest is what it may do. The locks of a clie
 that clients of all workers stand in one queue.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ovncp.ovsdb.window import Window
+from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.window import LiveWindow
 from ovncp.server.methods import Method, Request, answering, runner_of, transaction_of
 
 if TYPE_CHECKING:
@@ -78,15 +80,19 @@ def _forget(request: Request) -> None:
 
 
 def _history(request: Request) -> None:
-    """What a worker needs so that clients can resume there: a text, or null if there is none.
+    """What a worker needs so that clients can resume there: texts, or null if there is none.
 
-    It leads to the state that the worker has when it gets the answer.
+    They lead to the state that the worker has when it gets the answer.
     """
-    database = runner_of(request).database
-    if database.stored_id != database.transaction_id:
-        request.reply(None)
-        return
-    request.reply(b"".join(Window(database.history, database.stored_id).encode()).decode())
+    request.session.server.spawn(_send_history(request, runner_of(request).database))
+
+
+async def _send_history(request: Request, database: Database) -> None:
+    window = LiveWindow(database.history)
+    for _ in window.steps(lambda: database.stored_id):
+        await asyncio.sleep(0)
+    if not request.session.is_gone:
+        request.session.reply(request.id_bytes, *(window.text or [b"null"]))
 
 
 METHODS_ON_BEHALF: dict[str, Method] = {

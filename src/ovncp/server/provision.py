@@ -1,7 +1,7 @@
-"""Database files from schema files: created where absent, converted where the schema is newer.
+"""Databases from schema files: created where absent; files converted where the schema is newer.
 
 The work on files is ovsdb-tool(1)'s, run as a program of its own, which has the locks and the care
-for a crash at any moment.
+for a crash at any moment; that on engines is `ovncp db`'s.
 """
 
 import shutil
@@ -42,6 +42,16 @@ async def provide(database: Path, schema: Path, tool: Sequence[str]) -> str:
     return f"converted {database.name}, {name}, from {versions}; {backup.name} is what it was"
 
 
+async def provide_log(url: str, schema: Path, tool: Sequence[str]) -> str:
+    """See to it that there is a database at `url`, made of the file `schema` if there was none.
+
+    `tool` is the command line of `ovncp db`. Returns what was done, in words. Raises Refused.
+    """
+    name, version = _schema(schema)
+    output = await _run(tool, "create", url, str(schema), "--if-absent", "--json")
+    return f"created {name} {_text(version)}" if "schema" in orjson.loads(output) else f"has {name}"
+
+
 def _schema(path: Path) -> tuple[str, Version]:
     """The name and the version in a schema file. Raises Refused."""
     try:
@@ -80,5 +90,5 @@ async def _run(tool: Sequence[str], *args: str) -> str:
             await process.wait()
     if process.returncode:
         lines = complaint.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise Refused(f"cannot {args[0]} {args[1]}: {lines[-1].removeprefix('ovsdb-tool: ')}")
+        raise Refused(f"cannot {args[0]} {args[1]}: {lines[-1].partition(': ')[2] or lines[-1]}")
     return output.decode()

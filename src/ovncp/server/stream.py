@@ -42,6 +42,7 @@ DEFAULT_PORT = 6640
 _BACKLOG = 4096
 _SOCKET_FILE_MODE = 0o770
 _LONGEST_SOCKET_PATH = 107  # bytes, in a struct sockaddr_un
+_ACCEPTS_PER_TURN = 32
 _ACCEPT_PAUSE_SEC = 1.0  # after accept() failed, for want of descriptors most likely
 _HANDSHAKE_SEC = 30.0
 
@@ -164,10 +165,9 @@ async def listen(
     sock, port, path = await _listening_socket(target, dscp)
     if target.is_tls:
         accepting = loop.create_task(_accept_tls(sock, factory, tls, handshakes))
-        return Listener(port, path, partial(_cancel, accepting))
-    create = loop.create_unix_server if path else loop.create_server
-    server = await create(factory, sock=sock, backlog=_BACKLOG)
-    return Listener(port, path, partial(_close, server))
+        return Listener(port, path, partial(_stop, accepting, sock))
+    accepting = loop.create_task(_accept_plain(sock, factory))
+    return Listener(port, path, partial(_stop, accepting, sock))
 
 
 async def listen_for_others(
@@ -176,7 +176,7 @@ async def listen_for_others(
     """As `listen`, but what is accepted is given to `take` as it is, for `adopt` elsewhere."""
     sock, port, path = await _listening_socket(target, dscp)
     accepting = asyncio.get_running_loop().create_task(_accept_for_others(sock, take))
-    return Listener(port, path, partial(_cancel, accepting))
+    return Listener(port, path, partial(_stop, accepting, sock))
 
 
 async def adopt(
@@ -238,13 +238,10 @@ async def _client_context(target: Target, files: TlsFiles) -> ssl.SSLContext:
         raise
 
 
-async def _close(server: asyncio.AbstractServer) -> None:
-    server.close()  # and not wait_closed(), which waits for the connections too
-
-
-async def _cancel(accepting: asyncio.Task[None]) -> None:
+async def _stop(accepting: asyncio.Task[None], sock: socket.socket) -> None:
     accepting.cancel()
     await asyncio.wait([accepting])
+    sock.close()
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:
@@ -357,24 +354,59 @@ def _socket_path(path: str) -> Iterator[str]:
         os.close(directory)
 
 
+async def _accept_plain(sock: socket.socket, factory: Factory) -> None:
+    """Accepts for ever."""
+    under_way: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            for connection in await _accept_some(sock):
+                adopting = asyncio.get_running_loop().create_task(_adopt(connection, factory))
+                under_way.add(adopting)
+                adopting.add_done_callback(under_way.discard)
+    finally:
+        if under_way:
+            await asyncio.wait(under_way)
+
+
+async def _adopt(connection: socket.socket, factory: Factory) -> None:
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(factory, connection)
+    except OSError as error:  # it is gone already
+        _SOCKET_LOG.debug("accept: %s", error.strerror)
+        connection.close()
+
+
+async def _accept_some(sock: socket.socket) -> list[socket.socket]:
+    """Those that wait, so many in a turn of the loop that others are not held up."""
+    await asyncio.sleep(0)
+    return [await _accept(sock), *_accept_at_once(sock, _ACCEPTS_PER_TURN - 1)]
+
+
+def _accept_at_once(sock: socket.socket, most: int) -> Iterator[socket.socket]:
+    with contextlib.suppress(OSError):  # which `_accept` will have too, and log
+        for _ in range(most):
+            connection = sock.accept()[0]
+            connection.setblocking(False)
+            yield connection
+
+
 async def _accept_tls(
     sock: socket.socket, factory: Factory, tls: Callable[[], TlsFiles], handshakes: Handshakes
 ) -> None:
     """Accepts for ever, each connection with the files as they are then."""
     contexts = TlsContexts()
-    with contextlib.closing(sock):
-        async with asyncio.TaskGroup() as under_way:
-            while True:
-                place = await handshakes.place()
-                connection = await _accept(sock)
-                handshake = _handshake(connection, factory, contexts, tls)
-                under_way.create_task(place.run(handshake))
+    async with asyncio.TaskGroup() as under_way:
+        while True:
+            place = await handshakes.place()
+            connection = await _accept(sock)
+            handshake = _handshake(connection, factory, contexts, tls)
+            under_way.create_task(place.run(handshake))
 
 
 async def _accept_for_others(sock: socket.socket, take: Callable[[socket.socket], None]) -> None:
-    with contextlib.closing(sock):
-        while True:
-            take(await _accept(sock))
+    while True:
+        for connection in await _accept_some(sock):
+            take(connection)
 
 
 async def _accept(sock: socket.socket) -> socket.socket:

@@ -15,7 +15,7 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from ovncp.server.daemon import describe_status
 from ovncp.server.stream import Target, connect
@@ -41,19 +41,26 @@ class Failed(Exception):
 
 
 class Program(NamedTuple):
-    """What to run. With a `socket` it serves once that takes connections, else from the start."""
+    """What to run. With a `remote` it serves once that takes connections, else from the start.
+
+    One that is `needed` and does not come back after it died is a failure of all. For one that
+    writes no `pidfile` we write it; one with a `log` prints into that.
+    """
 
     name: str
     argv: tuple[str, ...]
-    socket: Path | None = None
+    remote: str | None = None
+    needed: bool = False
+    pidfile: Path | None = None
+    log: Path | None = None
 
 
-async def spawn(argv: Sequence[str], *, stderr: int) -> Process:
-    """A child that is `argv`, with its output in a pipe. Raises OSError."""
+async def spawn(argv: Sequence[str], *, stderr: int, stdout: int | IO[bytes] = PIPE) -> Process:
+    """A child that is `argv`, with its output in a pipe, if nowhere else. Raises OSError."""
     return await asyncio.create_subprocess_exec(
         *argv,
         stdin=DEVNULL,
-        stdout=PIPE,
+        stdout=stdout,
         stderr=stderr,
         limit=_LONGEST_LINE_BYTES,
         start_new_session=True,
@@ -82,21 +89,29 @@ class Child:
         """Start the program, and return when it serves. Raises Failed when it ends instead."""
         self._started = time.monotonic()
         try:
-            self._process = await spawn(self.program.argv, stderr=STDOUT)
+            self._process = await self._spawn()
         except OSError as error:
             raise Failed(f"cannot start {self.program.argv[0]} ({error.strerror})") from error
         self._reader = asyncio.create_task(self._relay(self._process))
+        if self.program.pidfile is not None:
+            self.program.pidfile.write_text(f"{self._process.pid}\n")
         while not await self._serves():
             if self._process.returncode is not None:
                 how = await self._end()
-                last_line = "".join(self._last_lines)
-                raise Failed(f"{self.program.name} {how} before it served: {last_line}")
+                why = "".join(self._last_lines) or f"see {self.program.log}"
+                raise Failed(f"{self.program.name} {how} before it served: {why}")
             await asyncio.sleep(_POLL_SECONDS)
 
+    async def _spawn(self) -> Process:
+        if self.program.log is None:
+            return await spawn(self.program.argv, stderr=STDOUT)
+        with self.program.log.open("ab") as log:
+            return await spawn(self.program.argv, stdout=log, stderr=STDOUT)
+
     async def _serves(self) -> bool:
-        if self.program.socket is None:
+        if self.program.remote is None:
             return True
-        target = Target.parse(f"unix:{self.program.socket}")
+        target = Target.parse(self.program.remote)
         try:
             transport = await connect(target, asyncio.Protocol, TlsFiles)
         except OSError:
@@ -105,7 +120,8 @@ class Child:
         return True
 
     async def _relay(self, process: Process) -> None:
-        assert process.stdout is not None
+        if process.stdout is None:
+            return
         async for line in process.stdout:
             text = line.decode(errors="replace").rstrip()
             self._last_lines.append(text)
@@ -121,7 +137,7 @@ class Child:
     async def watch(self) -> None:
         """Start the program again whenever it ends, until it is stopped.
 
-        Raises Failed when one with a socket does not begin to serve again.
+        Raises Failed when one that is needed does not begin to serve again.
         """
         backoff = MIN_BACKOFF_SECONDS
         how = await self._end()
@@ -140,9 +156,10 @@ class Child:
         try:
             await self.start()
         except Failed as error:
-            if self.program.socket is not None:
+            if self.program.needed:
                 raise
             return str(error)
+        self._say(self.program.name, f"is back (process {self.pid})")
         return await self._end()
 
     async def stop(self, patience_seconds: float) -> None:

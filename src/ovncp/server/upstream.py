@@ -289,6 +289,8 @@ class Upstream:
                 machine.connecting(clock.now_msec())
                 await self._connect(target)
                 await clock.sleep(self._msec_left())
+                # Others have their turn, even where there is no pause.
+                await asyncio.sleep(0)
 
     def _msec_left(self) -> int:
         return (self._machine.deadline() or 0) - self._clock.now_msec()

@@ -53,6 +53,7 @@ raft_rpc reconnect relay replication route_table sha1 signals socket_util socket
 stream stream_fd stream_replay stream_ssl stream_tcp stream_unix svec tc timeval transaction
 transaction_forward trigger unixctl userspace_tso util uuid vlog
 """
+_OURS = "clustered"
 
 _LIST_HEADER = """\
                  console    syslog    file
@@ -91,7 +92,7 @@ class Vlog(logging.Handler):
         self.subprogram = ""
         self._number = 0
         self._default = Module("ANY", [INFO, INFO, INFO])
-        self._modules = {name: Module(name, [INFO] * 3) for name in _MODULES.split()}
+        self._modules = {name: Module(name, [INFO] * 3) for name in f"{_MODULES} {_OURS}".split()}
         self._patterns = list(_DEFAULT_PATTERNS)
         self._renders = [compile_pattern(pattern) for pattern in _DEFAULT_PATTERNS]
         self._facility: int | None = None

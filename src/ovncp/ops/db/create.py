@@ -1,12 +1,13 @@
 """`ovncp db create`: an empty database of a schema file."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import orjson
 
 from ovncp.log import standalone
-from ovncp.log.base import Chunks
+from ovncp.log.base import Chunks, Exists
 from ovncp.log.registry import engine
 from ovncp.ops import schema_file
 from ovncp.ops.db.place import Kind, Place
@@ -35,13 +36,37 @@ class Created:
         }
 
 
-async def create(url: str, schema_path: str) -> Created:
+@dataclass(frozen=True)
+class Present:
+    """There was a database already, and it is as it was."""
+
+    place: Place
+    status = FINE
+
+    def lines(self) -> Iterable[str]:
+        """See `Report`."""
+        yield f"{self.place.name}: there already"
+
+    def to_json(self) -> dict[str, str]:
+        """See `Report`."""
+        return {"place": self.place.name}
+
+
+async def create(url: str, schema_path: str, *, if_absent: bool = False) -> Created | Present:
     """Make the database `url` of the schema in `schema_path`.
 
-    Raises Refusal, OvsdbError and LogError, the last of them if there is one at `url` already.
+    Raises Refusal, OvsdbError and LogError, the last of them if there is one at `url` already,
+    unless it is to be made only `if_absent`.
     """
     place, schema = Place.parse_log(url), schema_file.read(schema_path)
-    await make(place, schema_text(schema))
+    if if_absent and place.kind is Kind.FILE and os.path.lexists(place.location):
+        return Present(place)
+    try:
+        await make(place, schema_text(schema))
+    except Exists:
+        if if_absent:
+            return Present(place)
+        raise
     return Created(place, schema)
 
 
