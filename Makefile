@@ -9,6 +9,8 @@
 #             has a seed, or endpoints of other servers: see tests/soak/__main__.py
 # make chaos  servers over etcd and PostgreSQL to which everything happens, for ten minutes, and a judge of
 #             what their clients saw; CHAOS_ARGS has a seed: see tests/chaos/__main__.py
+# make interop  the interop tests and conformance cases that make test runs on one server, on three over
+#             etcd and three over PostgreSQL; takes about as long again as make test
 # make lock   resolves the dependencies again, and pins them by hash
 # make clean  removes what the others made (never the data in ./var)
 
@@ -38,7 +40,7 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
-.PHONY: run test lint compiled bench bench-cluster bench-plots soak chaos lock clean programs
+.PHONY: run test lint compiled bench bench-cluster bench-plots soak chaos interop lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
@@ -82,6 +84,11 @@ soak: programs .venv/dev.stamp
 
 chaos: programs .venv/dev.stamp compiled
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS_ARGS)
+
+interop: programs .venv/dev.stamp compiled
+	INTEROP_KIND=etcd $(BIN)/python -m pytest -n $(TEST_PROCESSES) tests/interop
+	INTEROP_KIND=postgresql $(BIN)/python -m pytest -n $(TEST_PROCESSES) tests/interop
+	CONFORMANCE_KINDS="c,etcd c,postgresql" $(BIN)/python -m pytest tests/conformance/test_cases.py
 
 lock: .venv/dev.stamp
 	$(LOCK) --output-file=requirements.lock

@@ -3,8 +3,9 @@
 A `Server` is a process of its own in a directory of its own: Debian's C server (kind "c") or ours
 (kind "ovncp"), started with the same options on files that the real `ovsdb-tool` made, so that a
 test differs between the two in one word.  The kinds "etcd" and "postgresql" are three servers of
-ours over one such engine, as if they were one, see `Spread`.  `Client` speaks RFC 7047 section 4 over a UNIX or TCP
-socket with nothing of ovncp's own wire code, so that a bug there cannot hide itself.
+ours over one such engine, as if they were one, see `Spread`.  `Client` speaks RFC 7047 section 4
+over a UNIX or TCP socket with nothing of ovncp's own wire code, so that a bug there cannot hide
+itself.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ REPLY_SECONDS = 5.0
 
 OVNCP = str(Path(sys.executable).with_name("ovncp"))
 ENGINES = ("etcd", "postgresql")
+N_SPREAD = 3
 COMMANDS = {
     "c": ["ovsdb-server"],
     "ovncp": [OVNCP, "ovsdb-server"],
     "workers": [OVNCP, "ovsdb-server", "--workers=2"],
-    **dict.fromkeys(ENGINES, [OVNCP, "ovsdb-server"]),
+    **{engine: [OVNCP, "ovsdb-server"] for engine in ENGINES},
 }
 
 Source = dict[str, Any] | bytes | str | Path
@@ -324,8 +326,12 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     @property
-    def log(self) -> str:
+    def own_log(self) -> str:
         return self.log_path.read_text() if self.log_path.exists() else ""
+
+    @property
+    def log(self) -> str:
+        return self.own_log
 
     @property
     def output(self) -> str:
@@ -342,13 +348,18 @@ class Server:
         return self.own_socket
 
     @property
-    def port(self) -> int:
+    def own_port(self) -> int:
         """The TCP port in the log's last `listening on port` line, which may be a moment late."""
         deadline = time.monotonic() + REPLY_SECONDS
-        while not (ports := re.findall(r"listening on port (\d+)", self.log)):
-            assert time.monotonic() < deadline, f"no port in the log:\n{self.log}"
+        while not (ports := re.findall(r"listening on port (\d+)", self.own_log)):
+            assert time.monotonic() < deadline, f"no port in the log:\n{self.own_log}"
             time.sleep(0.01)
         return int(ports[-1])
+
+    @property
+    def port(self) -> int:
+        """The TCP port where the next client is to connect."""
+        return self.own_port
 
     @property
     def remote(self) -> str:
@@ -362,9 +373,13 @@ class Server:
         self.clients.append(client)
         return client
 
-    def appctl(self, *args: str) -> str:
+    def own_appctl(self, *args: str) -> str:
         """What the runtime command printed; `subprocess.CalledProcessError` if it failed."""
         return run("ovs-appctl", "-t", self.control, *args)
+
+    def appctl(self, *args: str) -> str:
+        """See `own_appctl`."""
+        return self.own_appctl(*args)
 
     def signal(self, number: int) -> int:
         """Sends a signal, and returns the exit status."""
@@ -401,14 +416,14 @@ class Server:
 class Spread(Server):
     """Three servers over one log for each database, on an engine that all tests share.
 
-    What is done to it is done to all three; whoever asks for an address (`socket_path`, `remote`,
-    `port`, `client()`) gets that of another one than the last time.  `control`, `log`, `pid` and
-    what is left are the first one's.  `files` are the locations of the databases.
+    What is done to it is done to all three, runtime commands too, of which the first one's answer
+    counts; whoever asks for an address (`socket_path`, `remote`, `port`, `client()`) gets that of
+    another one than the last time.  `files` are the locations of the databases.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.fellows: list[Server] = []
-        self._turns = itertools.cycle((0, 1, 2))
+        self._turns = itertools.cycle(range(N_SPREAD))
         super().__init__(*arguments, **options)
 
     def create(self, name: str, source: Source) -> str:  # type: ignore[override]
@@ -432,20 +447,29 @@ class Spread(Server):
 
     @property
     def port(self) -> int:
-        member = self.members[next(self._turns)]
-        return super().port if member is self else member.port
+        return self.members[next(self._turns)].own_port
+
+    @property
+    def log(self) -> str:
+        return "".join(member.own_log for member in self.members)
+
+    def appctl(self, *args: str) -> str:
+        for fellow in self.fellows:
+            fellow.appctl(*args)
+        return super().appctl(*args)
 
     def start(self) -> None:
         if not self.fellows:
             options = [*self.options, *self.files.values()]
             self.fellows = [
                 Server("ovncp", options=options, tcp=self.tcp, start=False, patience=self.patience)
-                for _ in range(2)
+                for _ in range(N_SPREAD - 1)
             ]
-        for member in self.members:
-            member.launch()
-        for member in self.members:
-            member.wait_until_it_listens()
+        for fellow in self.fellows:
+            fellow.launch()
+        super().start()
+        for fellow in self.fellows:
+            fellow.wait_until_it_listens()
 
     def signal(self, number: int) -> int:
         for fellow in self.fellows:
@@ -453,9 +477,10 @@ class Spread(Server):
         return super().signal(number)
 
     def stop(self) -> int:
+        status = super().stop()
         for fellow in self.fellows:
-            fellow.stop()
-        return super().stop()
+            fellow.process.wait(self.patience)
+        return status
 
     def close(self) -> None:
         for fellow in self.fellows:
@@ -463,11 +488,17 @@ class Spread(Server):
         super().close()
 
 
+def of_one_process(kind: str) -> str:
+    """The kind of a server beside one of this kind that shares nothing."""
+    return "ovncp" if kind in ENGINES else kind
+
+
 def relay_of(
     kind: str, *sources: Server, databases: Sequence[str], options: Sequence[str] = ()
 ) -> Server:
     """A relay of `databases`, which are at each of `sources`, ready to be used."""
     remotes = ",".join(source.remote for source in sources)
+    kind = of_one_process(kind)
     specs = [f"relay:{name}:{remotes}" for name in databases]
     relay = Server(kind, options=[*options, *specs])
     for name in databases:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engines import EtcdCluster, Postgres
+from engines import EtcdCluster, Postgres, shared
 from ovncp.log.registry import engine as engine_of
-from servers import Server
+from servers import ENGINES, Server
 
 SCHEMA = {
     "name": "D",
@@ -30,27 +30,18 @@ Start = Callable[..., list[Server]]
 """Starts so many servers over a new log, with these parameters in its location."""
 
 
-@pytest.fixture(scope="session")
-def etcd() -> Iterator[EtcdCluster]:
-    """A cluster of three, which no test here may harm."""
-    with EtcdCluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A server that no test here may harm."""
-    with Postgres() as server:
-        yield server
-
-
-@pytest.fixture(params=["etcd", "postgresql"])
-def engine(request: pytest.FixtureRequest) -> EtcdCluster | Postgres:
-    """Each of them."""
-    found: EtcdCluster | Postgres = request.getfixturevalue(
-        {"etcd": "etcd", "postgresql": "postgres"}[request.param]
-    )
+@pytest.fixture
+def etcd() -> EtcdCluster:
+    """The one that all tests share."""
+    found = shared("etcd")
+    assert isinstance(found, EtcdCluster)
     return found
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> EtcdCluster | Postgres:
+    """Each of those that all tests share, and none may harm."""
+    return shared(request.param)
 
 
 @pytest.fixture

@@ -391,8 +391,8 @@ def close(run: Run, step: Step) -> None:
 
 def n_sessions(server: Server) -> int:
     """How many connections the server has."""
-    shown = re.search(r"sessions:(\d+)", server.appctl("memory/show"))
-    return int(shown[1]) if shown else 0
+    shown = [member.own_appctl("memory/show") for member in server.members]
+    return sum(int(n) for each in shown for n in re.findall(r"sessions:(\d+)", each))
 
 
 def sleep(run: Run, step: Step) -> None:

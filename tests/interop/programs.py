@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from servers import ENGINES, Server, run
+from servers import Server, of_one_process, run
 
 NB_SCHEMA = Path("/usr/share/ovn/ovn-nb.ovsschema")
 SB_SCHEMA = Path("/usr/share/ovn/ovn-sb.ovsschema")
@@ -157,8 +157,7 @@ class Network:
 
         It is a file always, as nobody else has use for it.
         """
-        kind = "ovncp" if KIND in ENGINES else KIND
-        self.others.append(Server(kind, [("conf", VSWITCH_SCHEMA)]))
+        self.others.append(Server(of_one_process(self.server.kind), [("conf", VSWITCH_SCHEMA)]))
         return self.others[-1]
 
     def northd(self, name: str = "northd") -> Program:

@@ -25,7 +25,7 @@ class Dev:
 
     def __init__(self, home: Path, *options: str, env: dict[str, str] | None = None) -> None:
         self.data = home / "var"
-        self.output_path = home / "output"
+        self.output_path = home / f"output-{len(list(home.glob('output-*')))}"
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
                 [OVNCP, "dev-cluster", f"--data-dir={self.data}", *options],
@@ -179,8 +179,7 @@ def test_a_port_that_is_taken(home: Path, port: int) -> None:
         assert "name another with --port" in dev.output
 
 
-def test_a_directory_in_use(running: Dev, home: Path, port: int) -> None:
-    running.output_path = home / "first"
+def test_a_directory_in_use(running: Dev, home: Path) -> None:
     with Dev(home) as second:
         assert f"{second.data} is in use by " in second.refusal()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interop.programs import KIND, Network, environment, wait_for
+from interop.programs import Network, environment, wait_for
 from interop.script import NETWORK
 from servers import run
 
@@ -16,8 +16,8 @@ def flows_on(kind: str) -> list[str]:
         return network.flows()
 
 
-def test_one_script_ends_in_the_same_logical_flows_on_c_and_on_ours() -> None:
-    ours, theirs = flows_on(KIND), flows_on("c")
+def test_one_script_ends_in_the_same_logical_flows_on_c_and_on_ours(kind: str) -> None:
+    ours, theirs = flows_on(kind), flows_on("c")
     assert len(ours) > 400
     assert ours == theirs
 

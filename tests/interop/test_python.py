@@ -18,8 +18,8 @@ from servers import Server
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(KIND, [("nb", NB_SCHEMA)]) as server:
+def server(kind: str) -> Iterator[Server]:
+    with Server(kind, [("nb", NB_SCHEMA)]) as server:
         yield server
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from interop.programs import KIND, wait_for
+from interop.programs import wait_for
 from servers import Client, Server, relay_of
 
 STRINGS = {"key": "string", "min": 0, "max": "unlimited"}
@@ -101,8 +101,8 @@ def guarded(kind: str, role: str) -> Server:
 
 
 @pytest.fixture(params=["keeper", "nobody", ""])
-def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
-    with guarded(KIND, request.param) as ours, guarded("c", request.param) as theirs:
+def pair(kind: str, request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
+    with guarded(kind, request.param) as ours, guarded("c", request.param) as theirs:
         yield ours, theirs
 
 

@@ -69,7 +69,7 @@ def check(report: dict[str, Any], server: Server, watchers: int) -> None:
     assert (run["disconnects"], run["hypervisor_writes_failed"]) == (0, 0)
     assert run["hypervisor_writes"] > 0
     assert report["connect"]["clients"] == storm["clients"] == 20
-    assert storm["found"] == (20 if server.kind == "ovncp" else 0)
+    assert storm["found"] == (0 if server.kind == "c" else 20)
     assert storm["lost"] == 0
     assert server.pid in report["server"]["pids"]
     assert report["server"]["max_bytes"] > 1e6

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from interop.programs import KIND, NB_SCHEMA, SB_SCHEMA, VSWITCH_SCHEMA, Network, wait_for
-from servers import Server, run
+from servers import Server, of_one_process, run
 
 KINDS = (KIND, "c")
 
@@ -170,7 +170,7 @@ def test_a_relay_reaches_its_source_over_tls(kind: str, pki: Path) -> None:
     options = ["--remote=pssl:0:127.0.0.1", *identity(pki, "server")]
     with Server(kind, [("nb", NB_SCHEMA)], options=options) as source:
         spec = f"relay:OVN_Northbound:ssl:127.0.0.1:{source.port}"
-        with Server(KIND, options=[*identity(pki, "hv1"), spec]) as relay:
+        with Server(of_one_process(KIND), options=[*identity(pki, "hv1"), spec]) as relay:
             wait = ("ovsdb-client", "--timeout=20", "wait")
             run(*wait, relay.remote, "OVN_Northbound", "connected")
             run("ovn-nbctl", f"--db={relay.remote}", "--no-leader-only", "ls-add", "web")

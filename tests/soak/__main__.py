@@ -33,7 +33,7 @@ from soak.run import Run
 from soak.values import DATABASES, schema
 from soak.writer import Writer
 
-QUIET_SECONDS = 30.0  # for all clients to know the latest state
+QUIET_SECONDS = 120.0  # for all clients to know the latest state
 LIMITS = ("dumps=3", "session-backlog-bytes=1000000", "backlog-bytes=8000000")
 COUNTERS = ("monitor_merged", "session_overflow", "backlog_overflow")
 HISTORY = "--history-bytes=2000000"

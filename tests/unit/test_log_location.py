@@ -32,7 +32,7 @@ def test_a_password_is_not_shown():
         ("etcd://h/x?db=", "db=NAME is missing"),
         ("etcd:///x?db=T", "host is missing"),
         ("etcd://h1,,h2/x?db=T", "host is missing"),
-        ("etcd://h/x?db=T&tiemout_ms=3", "'tiemout_ms'; there are: db, keep_mb, keep_s, timeout_ms"),
+        ("etcd://h/x?db=T&tiemout_ms=3", "'tiemout_ms'; there are: db, keep_mb, keep_s, timeout"),
         ("etcd://h/x?db=T&timeout_ms=-1", "not a positive number of milliseconds"),
         ("etcd://h/x?db=T&timeout_ms=soon", "not a positive number of milliseconds"),
         ("etcd://h/x?db=T&keep_s=1h", "keep_s=1h is not a number"),

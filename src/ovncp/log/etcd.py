@@ -88,18 +88,20 @@ class EtcdLog(EngineLog[EtcdChange]):
             raise
 
     @classmethod
-    async def create(cls, location: str, schema: bytes, data: Chunks = b"") -> None:
-        """Make a log of `schema` and the state `data`.  Raises Exists if there is one."""
+    async def create(
+        cls, location: str, schema: bytes, data: Chunks = b"", index: int = 0
+    ) -> None:
+        """See `registry.Engine.create`."""
         place, client, keys = _connect(location)
         try:
             async with staging(client, keys) as stage:
-                header = SnapshotHeader("", 0, stage.name, await stage.add(data), 0)
+                header = SnapshotHeader("", index, stage.name, await stage.add(data), 0)
                 made = await client.txn(
                     [unchanged(keys.head, 0), stage.is_ours()],
                     [
-                        put(keys.head, b"1"),
+                        put(keys.head, b"%d" % (index + 1)),
                         put(keys.identity, str(uuid4()).encode()),
-                        put(keys.base, b"0"),
+                        put(keys.base, b"%d" % index),
                         put(keys.snapshot, with_header(header, schema)),
                         stage.commit_snapshot(),
                     ],

@@ -125,15 +125,17 @@ class PostgresLog(EngineLog[PostgresChange]):
             raise
 
     @classmethod
-    async def create(cls, location: str, schema: bytes, data: Chunks = b"") -> None:
-        """Make a log of `schema` and the state `data`.  Raises Exists if there is one."""
+    async def create(
+        cls, location: str, schema: bytes, data: Chunks = b"", index: int = 0
+    ) -> None:
+        """See `registry.Engine.create`."""
         place, line = await _connect(location)
         try:
             async with staging(line, place.database) as stage:
                 key = (place.database, stage.name)
                 n_pieces = await stage.add(data)
                 if not await line.ask(
-                    lambda connection: _create(connection, key, schema, n_pieces)
+                    lambda connection: _create(connection, key, schema, n_pieces, index)
                 ):
                     raise Exists(f"{place}: the database exists already")
         finally:
@@ -386,7 +388,7 @@ class PostgresLog(EngineLog[PostgresChange]):
 
 
 async def _create(
-    connection: Connection, key: tuple[str, str], schema: bytes, n_pieces: int
+    connection: Connection, key: tuple[str, str], schema: bytes, n_pieces: int, index: int
 ) -> bool:
     """Whether a log was made, now or by this very call before its answer was lost.
 
@@ -395,15 +397,17 @@ async def _create(
     database, stage = key
     async with connection.transaction():
         made = await connection.fetchval(
-            "INSERT INTO ovncp.head (database, next_index) VALUES ($1, 1) "
+            "INSERT INTO ovncp.head (database, next_index) VALUES ($1, $2) "
             "ON CONFLICT DO NOTHING RETURNING 1",
             database,
+            index + 1,
         )
         if made:
             await connection.execute(
-                "INSERT INTO ovncp.snapshot VALUES ($1, $2, 0, '', $3, $4, 0)",
+                "INSERT INTO ovncp.snapshot VALUES ($1, $2, $3, '', $4, $5, 0)",
                 database,
                 stage,
+                index,
                 schema,
                 n_pieces,
             )

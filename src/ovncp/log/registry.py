@@ -20,8 +20,14 @@ class Engine(Protocol):
     async def open(self, location: str) -> Log:
         """The log at `location`.  Raises LogError, as when there is none."""
 
-    async def create(self, location: str, schema: bytes, data: Chunks = b"") -> None:
-        """Make a log whose snapshot 0 is `schema` and `data`.  Raises Exists if there is one."""
+    async def create(
+        self, location: str, schema: bytes, data: Chunks = b"", index: int = 0
+    ) -> None:
+        """Make a log whose snapshot is `schema` and `data`, as of `index`.
+
+        Clients that know a database by its index take a lower one for old data, so that a log made
+        of another one's content is not to begin before it.  Raises Exists if there is one.
+        """
 
     async def drop(self, location: str) -> None:
         """Delete the log and all that is stored of it, for good; no error if there is none."""

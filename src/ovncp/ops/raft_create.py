@@ -67,18 +67,8 @@ def create_cluster(
 
 
 def persist(schema: DatabaseSchema, name: str) -> None:
-    """Make every column of `schema` a stored one, with a warning that calls it `name` if any was
-    not: what the members of a cluster do not store, they cannot share.
-    """
-    ephemeral = [
-        (table, column)
-        for table in schema.tables.values()
-        for column in table.columns.values()
-        if column.name[0] != "_" and not column.persistent
-    ]
-    for _, column in ephemeral:
-        column.persistent = True
-    if ephemeral:
+    """`DatabaseSchema.persist`, with a warning that calls it `name` if any column was not stored."""
+    if ephemeral := schema.persist():
         table, column = ephemeral[0]
         _logger.warning(
             "%s: changed %d columns in '%s' database from ephemeral to persistent, including '%s' "

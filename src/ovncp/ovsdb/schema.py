@@ -216,6 +216,21 @@ class DatabaseSchema:
         schema._check_references()
         return schema
 
+    def persist(self) -> list[tuple["TableSchema", Column]]:
+        """Make every column a stored one; those that were not, each with its table.
+
+        What is not stored cannot be shared, so clusters have no ephemeral columns (ovsdb(7)).
+        """
+        ephemeral = [
+            (table, column)
+            for table in self.tables.values()
+            for column in table.columns.values()
+            if column.index != VERSION and not column.persistent
+        ]
+        for _, column in ephemeral:
+            column.persistent = True
+        return ephemeral
+
     def _default_root_set(self) -> None:
         # Schemas older than "isRoot" have no garbage collection: every table is a root.
         if not any(table.is_root for table in self.tables.values()):

@@ -370,6 +370,7 @@ class Clustered(Runner):
         await self.upkeep()
 
     async def _convert(self, schema: DatabaseSchema) -> None:
+        schema.persist()
         async with self._turn:
             while True:
                 try:

@@ -27,8 +27,9 @@ def write(server: Server, specs: Iterable[str], status_of: Callable[[str], Remot
     places = [reading.place(spec) for spec in specs if spec.startswith(PREFIX)]
     operations: dict[str, list[dict[str, Any]]] = {}
     for place in places:
-        # The rows of a relayed database are its source's, whose remotes they are as well.
-        if place is not None and server.runners[place.database.name].model != "relay":
+        # The rows of a relayed database are its source's, whose remotes they are as well, and each
+        # server of a cluster has a status of its own. The C server writes neither.
+        if place is not None and server.runners[place.database.name].model == "standalone":
             updates = database_remotes.status_operations(place, status_of)
             operations.setdefault(place.database.name, []).extend(updates)
     for name, updates_of_all in operations.items():

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import orjson
 
 from ovncp.log.base import Entry, Log, Snapshot
+from ovncp.log.engine import EngineLog
 from ovncp.ovsdb import conversion, snapshot_entry
 from ovncp.ovsdb.database import Database, Settings
 from ovncp.ovsdb.entry import NextId, next_id
@@ -82,7 +83,10 @@ async def open_database(
     """
     snapshot = await log.snapshot()
     schema = DatabaseSchema.from_json(parse_entry(snapshot.schema))
-    database = Database(schema, new_uuid, settings, _start_id(schema))
+    start_id = _start_id(schema)
+    if isinstance(log, EngineLog):
+        schema.persist()
+    database = Database(schema, new_uuid, settings, start_id)
     index = await _Opening(log, database, read or log.read).run(snapshot)
     database.history.note_start()
     return database, index

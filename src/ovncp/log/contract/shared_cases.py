@@ -22,6 +22,8 @@ from ovncp.log.contract.appender import Work, append_all, appender
 from ovncp.log.contract.bench import SCHEMA, EngineBench
 from ovncp.log.contract.case import case, entries_from, expected, fill, raises, text
 from ovncp.log.contract.wire import Wire
+from ovncp.log.location import Location
+from ovncp.log.registry import engine, open_log
 
 _PATIENCE_S = 30.0
 
@@ -475,3 +477,24 @@ async def a_holder_that_is_cut_off_knows_before_the_next_one_holds(bench: Engine
     with raises(LeaseLost):
         await lease.renew()
     await noting
+
+
+@case(EngineBench)
+async def a_log_may_begin_at_a_later_index(bench: EngineBench) -> None:
+    location = Location.parse(bench.location)
+    later = location.with_database(f"{location.database}_later").url()
+    await engine(later).create(later, SCHEMA, b"{}", 1000)
+    try:
+        log = await open_log(later)
+        try:
+            assert await log.snapshot() == Snapshot(1000, SCHEMA, b"{}")
+            with raises(Conflict):
+                await log.append(1, [text(1)])
+            await log.append(1001, [text(1001)])
+            assert await entries_from(log, 1001) == expected(1001, 1001)
+            with raises(Compacted):
+                await entries_from(log, 1000)
+        finally:
+            await log.close()
+    finally:
+        await engine(later).drop(later)

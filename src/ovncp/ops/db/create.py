@@ -75,10 +75,13 @@ def schema_text(schema: DatabaseSchema) -> bytes:
     return orjson.dumps(schema.to_json())
 
 
-async def make(place: Place, schema: bytes, data: Chunks = b"") -> None:
-    """Make the log at `place`, which has the snapshot `data`. Raises LogError if there is one."""
+async def make(place: Place, schema: bytes, data: Chunks = b"", index: int = 0) -> None:
+    """Make the log at `place`, which has the snapshot `data`. Raises LogError if there is one.
+
+    It is as of the entry `index` where that is not decided by the place.
+    """
     if place.kind is Kind.ENGINE:
-        await engine(place.location).create(place.location, schema, data)
+        await engine(place.location).create(place.location, schema, data, index)
     else:
         assert isinstance(data, bytes), "a file is written at once"
         standalone.create(place.location, schema, [data] if data else [])

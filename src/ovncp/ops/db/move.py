@@ -80,12 +80,13 @@ async def move(verb: str, source: Place, target: Place, caller: Caller) -> Moved
     be read back.
     """
     state = await read(source, caller, HISTORY_BYTES)
-    n_history = await store(state, target, f"{verb} from {source.name}", caller)
+    comment = f"{verb} from {source.name}"
+    n_history = await store(state, state.index, target, comment, caller)
     return Moved(verb, source, target, state, n_history, await read_back(state, target, caller))
 
 
-async def store(state: State, target: Place, comment: str, caller: Caller) -> int:
-    """Make the log `target` of `state`; how many transactions of its history it has.
+async def store(state: State, index: int, target: Place, comment: str, caller: Caller) -> int:
+    """Make the log `target` of `state`, as of `index`; how many transactions of history it has.
 
     Raises LogError, as when there is one already.
     """
@@ -95,7 +96,8 @@ async def store(state: State, target: Place, comment: str, caller: Caller) -> in
     if target.kind is Kind.FILE:
         await make(target, schema, b"".join(pieces))
     else:
-        await make(target, schema, _watched(pieces, f"storing {target.name}", caller))
+        words = f"storing {target.name}"
+        await make(target, schema, _watched(pieces, words, caller), index)
     n_steps = len(database.history)
     if n_steps:
         history = b"".join(Window(database.history, database.stored_id).encode())

@@ -26,7 +26,7 @@ from ovncp.ops.db.caller import Caller
 from ovncp.ops.db.move import Moved, read_back
 from ovncp.ops.db.place import Kind, Place
 from ovncp.ops.db.remains import Lost, Remains, examine, ranked, shown
-from ovncp.ops.db.restore import advice, put, read_backup
+from ovncp.ops.db.restore import put, read_backup
 from ovncp.ops.refusal import Refusal
 
 _STEPS = "recovery.json"
@@ -85,7 +85,6 @@ class Recovered:
     def lines(self) -> Iterable[str]:
         """See `Report`."""
         yield from self.moved.lines()
-        yield from advice(self.moved.target)
         yield f"{self.work}: all that was found, as backups; delete it when all is well"
 
     def to_json(self) -> dict[str, Any]:

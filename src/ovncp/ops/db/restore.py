@@ -6,7 +6,7 @@ the new one does not turn out right, the old one is put back.
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,10 @@ from ovncp.ops.db.state import HISTORY_BYTES, State
 from ovncp.ops.refusal import Refusal
 from ovncp.ovsdb.errors import OvsdbError
 
+_UNSEEN = 1_000_000
+"""How far the index goes on past the copy's: clients that have seen more than that has are then not
+kept away by an index that is lower than what they know."""
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -45,20 +49,10 @@ class Restored:
         yield from self.moved.lines()
         if self.replaced:
             yield f"{self.replaced}: what was there before; delete it when it is of no more use"
-        yield from advice(self.moved.target)
 
     def to_json(self) -> dict[str, Any]:
         """See `Report`."""
         return {**self.moved.to_json(), "replaced": self.replaced or None}
-
-
-def advice(target: Place) -> Iterator[str]:
-    """What is to be done after a log was made again at `target`."""
-    if target.kind is Kind.ENGINE:
-        yield (
-            "Indexes begin anew: clients that were connected before take it for old data until "
-            "nb-cluster-state-reset or sb-cluster-state-reset (ovn-appctl), or a restart"
-        )
 
 
 async def restore(path: str, url: str, replace: bool, caller: Caller) -> Restored:
@@ -95,7 +89,7 @@ async def put(
 ) -> Moved:
     """Make the log `target` of `state`, which is from `source`, and compare. Raises as `store`."""
     comment = f"{verb} from {source.name}, entry {state.index}"
-    n_history = await store(state, target, comment, caller)
+    n_history = await store(state, state.index + _UNSEEN, target, comment, caller)
     comparison = await read_back(state, target, caller)
     return Moved(verb, source, target, state, n_history, comparison)
 
