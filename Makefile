@@ -71,13 +71,13 @@ build/compiled/stamp: .venv/compiler.stamp $(shell find src -name '*.py')
 	@mv build/compiling build/compiled && touch -r build/begun $@
 
 bench: programs .venv/dev.stamp compiled
-	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 bench-cluster: programs .venv/dev.stamp compiled
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.cluster $(BENCH_ARGS)
 
 bench-plots: programs .venv/dev.stamp compiled
-	$(BIN)/python -m tests.bench.plots $(BENCH_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m tests.bench.plots $(BENCH_ARGS)
 
 soak: programs .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)

@@ -52,15 +52,16 @@ def insert(number: int) -> dict[str, object]:
 
 
 def throughput(deployment: Deployment, servers: Sequence[int], n_inserts: int) -> float:
-    """Transactions per second, of one client at each of `servers`."""
+    """Transactions per second, of `n_inserts` by clients at each of `servers`."""
     # C's members want each to have an id of its own.
-    requests = [encode("transact", [NAME, insert(n)], n) for n in range(n_inserts)]
+    n_each = n_inserts // len(servers)
+    requests = [encode("transact", [NAME, insert(n)], n) for n in range(n_each)]
     connections = [Connection(deployment.addresses[server], ANSWER) for server in servers]
     before = deployment.count()
     seconds = pipelined_by_all(connections, requests)
     for connection in connections:
         connection.socket.close()
-    n_written = len(servers) * n_inserts
+    n_written = len(servers) * n_each
     n_stored = deployment.count() - before
     assert n_stored == n_written, f"{n_written} were answered, {n_stored} are there"
     return n_written / seconds

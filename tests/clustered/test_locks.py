@@ -56,6 +56,19 @@ def test_a_lock_is_stolen_from_another_servers_client(start: Start) -> None:
     assert told(owner) == "locked"
 
 
+def test_a_thief_is_not_robbed_by_those_who_wait(start: Start) -> None:
+    owner, waiter, thief = (server.client() for server in start(3))
+    assert lock(owner)
+    assert not lock(waiter)
+    assert lock(thief, "steal")
+    assert told(owner) == "stolen"
+    for number in range(5):
+        assert assert_and_insert(thief, f"mine {number}") == {}
+    for client in (owner, waiter, thief):
+        client.sync()
+        assert client.notifications == []
+
+
 def test_the_lock_of_a_server_that_dies_is_taken_over(start: Start) -> None:
     one, other = start(2)
     owner, heir = one.client(), other.client()

@@ -170,6 +170,7 @@ def test_the_idl_holds_a_lock(server: Server) -> None:
 def api(network: Network, database: str, backend: Any) -> tuple[Any, connection.Connection]:
     idl = connection.OvsdbIdl.from_server(network.server.remote, database)
     link = connection.Connection(idl=idl, timeout=20)
+    backend._ovsdb_connection = None  # of an earlier test, as there is one for each process
     return backend(link), link
 
 

@@ -181,12 +181,11 @@ class EngineLog(Log, Generic[C]):
         """What has changed: at first `LOG` and `LEASES`.  Raises LogError at the end."""
 
     @abstractmethod
-    async def _take(self, name: str, ttl_ms: int) -> TimedLease | float:
-        """The lease `name`, or in how many seconds at the latest to try again.  Raises LogError."""
+    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | float:
+        """The lease `name`, or in how many seconds at the latest to try again.  Raises LogError.
 
-    @abstractmethod
-    async def _evict(self, name: str) -> None:
-        """End the lease `name`, whoever holds it.  Raises LogError."""
+        For a thief it is no obstacle that somebody holds it, and nobody else gets it in between.
+        """
 
     @abstractmethod
     async def usage(self) -> Usage:
@@ -455,9 +454,9 @@ class EngineLog(Log, Generic[C]):
         taken = await self._try_take(name, ttl_ms)
         return taken if isinstance(taken, TimedLease) else None
 
-    async def _try_take(self, name: str, ttl_ms: int) -> TimedLease | float:
+    async def _try_take(self, name: str, ttl_ms: int, is_theft: bool = False) -> TimedLease | float:
         """As `_take`, but what is taken when nobody waits for it any more is given back."""
-        taking = self._in_background(self._take(name, ttl_ms))
+        taking = self._in_background(self._take(name, ttl_ms, is_theft))
         try:
             taken = await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -468,9 +467,11 @@ class EngineLog(Log, Generic[C]):
         return taken
 
     async def seize(self, name: str, ttl_ms: int) -> Lease:
-        while (lease := await self.try_acquire(name, ttl_ms)) is None:
-            await self._evict(name)
-        return lease
+        while True:
+            self._check_open()
+            taken = await self._try_take(name, ttl_ms, is_theft=True)
+            if isinstance(taken, TimedLease):
+                return taken
 
     async def _renew_held(self) -> None:
         """Find out whether somebody has taken a lease from us."""

@@ -88,9 +88,7 @@ class EtcdLog(EngineLog[EtcdChange]):
             raise
 
     @classmethod
-    async def create(
-        cls, location: str, schema: bytes, data: Chunks = b"", index: int = 0
-    ) -> None:
+    async def create(cls, location: str, schema: bytes, data: Chunks = b"", index: int = 0) -> None:
         """See `registry.Engine.create`."""
         place, client, keys = _connect(location)
         try:
@@ -421,12 +419,9 @@ class EtcdLog(EngineLog[EtcdChange]):
     async def ask_for_turn(self) -> None:
         await self._client.txn(then=[put(self._keys.turn(self.writer), b"")])
 
-    async def _take(self, name: str, ttl_ms: int) -> TimedLease | float:
+    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | float:
         key = self._keys.lease(name)
-        return await etcd_leases.take(self._client, key, self.writer, name, ttl_ms)
-
-    async def _evict(self, name: str) -> None:
-        await etcd_leases.evict(self._client, self._keys.lease(name))
+        return await etcd_leases.take(self._client, key, self.writer, name, ttl_ms, is_theft)
 
     async def _disconnect(self) -> None:
         await self._client.close()

@@ -125,9 +125,7 @@ class PostgresLog(EngineLog[PostgresChange]):
             raise
 
     @classmethod
-    async def create(
-        cls, location: str, schema: bytes, data: Chunks = b"", index: int = 0
-    ) -> None:
+    async def create(cls, location: str, schema: bytes, data: Chunks = b"", index: int = 0) -> None:
         """See `registry.Engine.create`."""
         place, line = await _connect(location)
         try:
@@ -376,11 +374,8 @@ class PostgresLog(EngineLog[PostgresChange]):
         notice = f"{TURN} {self._database} {self.writer}"
         await self._other.fetch("SELECT pg_notify('ovncp', $1)", notice)
 
-    async def _take(self, name: str, ttl_ms: int) -> TimedLease | float:
-        return await postgres_leases.take(self._other, (self._database, name), ttl_ms)
-
-    async def _evict(self, name: str) -> None:
-        await postgres_leases.evict(self._other, (self._database, name))
+    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | float:
+        return await postgres_leases.take(self._other, (self._database, name), ttl_ms, is_theft)
 
     async def _disconnect(self) -> None:
         for line in (self._appender, self._reader, self._other, self._listener):

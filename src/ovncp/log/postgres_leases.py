@@ -16,7 +16,7 @@ _TAKE = """
     VALUES ($1, $2, $3, 1, clock_timestamp() + make_interval(secs => $4))
     ON CONFLICT (database, name) DO UPDATE
     SET holder = excluded.holder, token = lease.token + 1, expires = excluded.expires
-    WHERE lease.expires <= clock_timestamp() OR lease.holder = $3
+    WHERE lease.expires <= clock_timestamp() OR lease.holder = $3 OR $5
     RETURNING token
 """
 _LEFT = """
@@ -37,10 +37,7 @@ _RELEASE = """
     WHERE database = $1 AND name = $2 AND holder = $3
     RETURNING pg_notify('ovncp', 'leases ' || $1)
 """
-_EVICT = """
-    UPDATE ovncp.lease SET expires = 'epoch' WHERE database = $1 AND name = $2
-    RETURNING pg_notify('ovncp', 'leases ' || $1)
-"""
+_TELL = "SELECT pg_notify('ovncp', 'leases ' || $1)"
 
 
 class PostgresLease(TimedLease):
@@ -70,24 +67,23 @@ class PostgresLease(TimedLease):
         await self._line.fetch(_RELEASE, *self._key, self._holder)
 
 
-async def take(line: Line, key: tuple[str, str], ttl_ms: int) -> PostgresLease | float:
+async def take(
+    line: Line, key: tuple[str, str], ttl_ms: int, is_theft: bool
+) -> PostgresLease | float:
     """The lease `key`, a database and a name, or in how many seconds to ask again.
 
-    Raises LogError.
+    A thief has it in any case.  Raises LogError.
     """
     # Asked again after a lost answer, it finds that it holds the lease already.
     holder = secrets.token_hex(16)
     asked_at = asyncio.get_running_loop().time()
-    taken = await line.fetch(_TAKE, *key, holder, ttl_ms / 1000)
+    taken = await line.fetch(_TAKE, *key, holder, ttl_ms / 1000, is_theft)
     if taken:
+        if is_theft:
+            await line.fetch(_TELL, key[0])
         return PostgresLease(line, key, holder, taken[0]["token"], ttl_ms, asked_at)
     [left] = await line.fetch(_LEFT, *key)
     return max(float(left[0]), _SOON_S)
-
-
-async def evict(line: Line, key: tuple[str, str]) -> None:
-    """End the lease `key`, whoever holds it.  Raises LogError."""
-    await line.fetch(_EVICT, *key)
 
 
 async def held(line: Line, database: str) -> list[Holding]:

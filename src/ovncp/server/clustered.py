@@ -161,7 +161,7 @@ class Clustered(Runner):
         """
         COUNTERS["log_gave_way"] += 1
         self.shared_log.turn_is_asked = False
-        was_exclusive, self._exclusive = self._exclusive, True
+        self._exclusive += 1
         try:
             if self._executed or self._deferred:
                 await self._ask_for_turn()
@@ -172,7 +172,7 @@ class Clustered(Runner):
         else:
             await self._catch_up_if_behind()
         finally:
-            self._exclusive = was_exclusive
+            self._exclusive -= 1
             self._drain()
 
     async def _ask_for_turn(self) -> None:
@@ -182,23 +182,27 @@ class Clustered(Runner):
             _LOG.debug("%s: %s", self.name, error)
 
     async def _propose(self, batch: list[Transact]) -> None:
+        # A compiled coroutine that awaits something while it handles an error never lets go of the
+        # error, nor of what its frames hold: all of the batch.
+        failure: LogError | None = None
         try:
             await self._append(batch)
-        except Conflict:
+        except LogError as error:
+            failure = error
+        if failure is None:
+            self._settle(batch)
+        elif isinstance(failure, Conflict):
             COUNTERS["log_conflict"] += 1
             await asyncio.gather(self._ask_for_turn(), self._catch_up())
-        except OutcomeUnknown as error:
-            self._put_aside(batch, error)
-        except LeaseLost:
+        elif isinstance(failure, OutcomeUnknown):
+            self._put_aside(batch, failure)
+        elif isinstance(failure, LeaseLost):
             await self.lease_locks.check(_asserted(batch))
             self._execute_again(self._take_back())
-        except LogError as error:
-            if self._lost is None:
-                self._fail(batch, error)
-            else:
-                self._refuse(batch, error)
+        elif self._lost is None:
+            self._fail(batch, failure)
         else:
-            self._settle(batch)
+            self._refuse(batch, failure)
 
     async def _append(self, batch: list[Transact]) -> None:
         if self._lost is not None:
@@ -281,7 +285,7 @@ class Clustered(Runner):
         Raises LogError; what was applied until then stays.
         """
         requests = self._take_back()
-        was_exclusive, self._exclusive = self._exclusive, True
+        self._exclusive += 1
         changed: set[str] = set()
         try:
             async for batch in self.shared_log.read(self._next_index()):
@@ -290,11 +294,10 @@ class Clustered(Runner):
             requests[:0] = self._set_aside
             self._set_aside = []
         finally:
-            self._exclusive = was_exclusive
+            self._exclusive -= 1
             self._execute_again(requests)
             self._follow_up(changed)
-            if not was_exclusive:
-                self._drain()
+            self._drain()
 
     async def _replay_all(self, batch: list[Entry], changed: set[str]) -> None:
         """Apply those of `batch` that are not yet, and add the tables that they change."""
@@ -372,16 +375,18 @@ class Clustered(Runner):
     async def _convert(self, schema: DatabaseSchema) -> None:
         schema.persist()
         async with self._turn:
-            while True:
-                try:
-                    await super()._convert(schema)
-                except Conflict:
-                    await self._catch_up()
-                    if self._lost is not None:
-                        raise self._lost from None
-                else:
-                    self.index += 1
-                    return
+            while not await self._try_to_convert(schema):
+                await self._catch_up()
+                if self._lost is not None:
+                    raise self._lost
+            self.index += 1
+
+    async def _try_to_convert(self, schema: DatabaseSchema) -> bool:
+        try:
+            await super()._convert(schema)
+        except Conflict:
+            return False
+        return True
 
     async def close(self) -> None:
         self._following.cancel()

@@ -124,7 +124,8 @@ class Runner:
         self._triggers: dict[Transact, None] = {}
         # What waits for its turn, and whether it wants everything settled.
         self._deferred: deque[tuple[Callable[[], None], bool]] = deque()
-        self._exclusive = False
+        # How many want that nothing executes.
+        self._exclusive = 0
         self._alarm: asyncio.TimerHandle | None = None
         # Who is told of the names of the tables that changed.
         self.watchers: list[Callable[[set[str]], None]] = []
@@ -189,7 +190,7 @@ class Runner:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def begin() -> None:
-            self._exclusive = True
+            self._exclusive += 1
             turn.set_result(None)
 
         self.when_settled(begin)
@@ -197,7 +198,7 @@ class Runner:
         try:
             return await job()
         finally:
-            self._exclusive = False
+            self._exclusive -= 1
             self._drain()
 
     def pass_on(self, method: str, params: list[Any], answered: Callable[[Any, Any], None]) -> bool:
@@ -350,6 +351,11 @@ class Runner:
         self._execute_again(later)
 
     def _execute_again(self, requests: list[Transact]) -> None:
+        """Execute `requests`, which had executed before those that wait for their turn."""
+        if self._exclusive:
+            actions = [(partial(self._execute_late, request), False) for request in requests]
+            self._deferred.extendleft(reversed(actions))
+            return
         for request in requests:
             self._execute_late(request)
 

@@ -68,6 +68,21 @@ async def seizing_takes_a_lease_from_another_handle(bench: EngineBench) -> None:
     assert not lease.is_held
 
 
+@case(EngineBench)
+async def seizing_leaves_no_gap_for_those_who_wait(bench: EngineBench) -> None:
+    log, other = bench.log, await bench.open()
+    await log.acquire("a", _TTL_MS)
+    waiting = [asyncio.create_task(other.acquire("a", _TTL_MS)) for _ in range(3)]
+    for _ in range(10):
+        thief = await log.seize("a", _TTL_MS)
+        await asyncio.sleep(0.01)
+        assert thief.is_held
+        assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 @case()
 async def an_append_is_guarded_by_leases_that_are_held(bench: Bench) -> None:
     log = bench.log
