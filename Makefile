@@ -88,7 +88,7 @@ chaos: programs .venv/dev.stamp compiled
 interop: programs .venv/dev.stamp compiled
 	INTEROP_KIND=etcd $(BIN)/python -m pytest -n $(TEST_PROCESSES) tests/interop
 	INTEROP_KIND=postgresql $(BIN)/python -m pytest -n $(TEST_PROCESSES) tests/interop
-	CONFORMANCE_KINDS="c,etcd c,postgresql" $(BIN)/python -m pytest tests/conformance/test_cases.py
+	CONFORMANCE_KINDS="ovncp,etcd ovncp,postgresql" $(BIN)/python -m pytest tests/conformance/test_cases.py
 
 lock: .venv/dev.stamp
 	$(LOCK) --output-file=requirements.lock

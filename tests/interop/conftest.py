@@ -20,7 +20,6 @@ NOT_ON_ENGINES = {
     "test_cluster_files": "files of C's clusters",
     "test_command_line": "how one server is started, on files",
     "test_configuration_file": "names files",
-    "test_databases_change": "a database is a file that a server adds",
     "test_db_remotes": "three servers would want the port, and the status, of one row",
     "test_dev_cluster": "a command of its own",
     "test_file_format": "files",
@@ -29,30 +28,32 @@ NOT_ON_ENGINES = {
     "test_startup_scripts": "start servers on files",
     "test_up": "a command of its own, for files",
     "test_workers": "one server's, whose kind is given",
+    "test_a_lock_is_held_by_one_and_can_be_stolen": "of clients of several servers that wait for "
+    "a lock, any may be the next; tests/clustered/test_locks.py has what holds",
 }
-"""What is not about the kind of server that INTEROP_KIND may name, and why, by module."""
+"""Modules and tests that do not apply to three servers over an engine, and why."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what asks for the `kind` on each that it is to run on."""
-    if "kind" in metafunc.fixturenames and _module(metafunc.module.__name__) in ON_ENGINES:
-        metafunc.parametrize("kind", [KIND, *(ENGINES if KIND == "ovncp" else [])])
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "kind" in metafunc.fixturenames and module in ON_ENGINES:
+        everywhere = KIND == "ovncp" and metafunc.function.__name__ not in NOT_ON_ENGINES
+        metafunc.parametrize("kind", [KIND, *(ENGINES if everywhere else [])])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not about the kind of server."""
-    here = Path(__file__).parent
-    left_out = [
-        item
-        for item in items
-        if KIND in ENGINES and item.path.parent == here and item.path.stem in NOT_ON_ENGINES
-    ]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    """Leave out what does not apply."""
+    if KIND in ENGINES:
+        left_out = [item for item in items if not _applies(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = filter(_applies, items)
 
 
-def _module(name: str) -> str:
-    return name.rpartition(".")[2]
+def _applies(item: pytest.Item) -> bool:
+    is_here = item.path.parent == Path(__file__).parent
+    names = {item.path.stem, item.name.partition("[")[0]}
+    return not (is_here and names & NOT_ON_ENGINES.keys())
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ MONITOR_ONE = ["one", "n", {"T": {}}]
 def told(kind: str, change: str, is_aware: bool) -> list[Any]:
     """What a client hears during `change`; one that is not aware is disconnected then."""
     with Server(kind, [("one", ONE)]) as server:
-        server.create("two", TWO)
+        two = server.create("two", TWO)
         client = server.client()
         client.request("set_db_change_aware", [is_aware])
         client.request("monitor", MONITOR)
@@ -29,7 +29,7 @@ def told(kind: str, change: str, is_aware: bool) -> list[Any]:
         if change == "convert":
             server.client().request("convert", ["one", NEWER])
         else:
-            server.appctl(*change.split())
+            server.appctl(*change.format(two=two).split())
         if is_aware:
             # Another server has to see the conversion first.
             client.sync("one" if change == "convert" else None)
@@ -49,7 +49,7 @@ def shape(params: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("is_aware", [False, True], ids=["unaware", "aware"])
 @pytest.mark.parametrize(
     "change",
-    ["ovsdb-server/add-db two.db", "ovsdb-server/remove-db one", "convert"],
+    ["ovsdb-server/add-db {two}", "ovsdb-server/remove-db one", "convert"],
 )
 def test_clients_hear_of_it_as_from_the_c_server(change: str, is_aware: bool) -> None:
     assert told(KIND, change, is_aware) == told("c", change, is_aware)

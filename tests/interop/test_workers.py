@@ -187,3 +187,12 @@ def test_a_transaction_of_many_rows(server: Server) -> None:
     for reader in [server.client() for _ in range(N_WORKERS)]:
         dump = call(reader, "monitor", ["OVN_Southbound", "m", {"Address_Set": {}}])
         assert len(dump["Address_Set"]) == 5000
+
+
+def test_a_relay_has_workers_too(server: Server) -> None:
+    insert = {"op": "insert", "table": "Address_Set", "row": {"name": "there"}}
+    server.client().transact("OVN_Southbound", insert)
+    options = ["--workers=1", f"relay:OVN_Southbound:{server.remote}"]
+    with Server("ovncp", options=options) as relay:
+        (result,) = relay.client(timeout=30).transact("OVN_Southbound", select_set("there"))
+        assert result["rows"] == [{"name": "there"}]

@@ -1,6 +1,8 @@
 """Which of the two forms of the source runs: as it stands, or with its hot path as machine code."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,3 +89,29 @@ def test_no_compiled_class_has_weak_references() -> None:
         and cls.__weakrefoffset__
     ]
     assert wrong == []
+
+
+def hot_files() -> list[Path]:
+    """What is compiled."""
+    root = Path(ovncp.__file__).parents[2]
+    [patterns] = re.findall(
+        r"^HOT = (.*(?:\\\n.*)*)", (root / "Makefile").read_text(), re.MULTILINE
+    )
+    return [
+        file for word in re.findall(r"ovncp/\S+", patterns) for file in (root / "src").glob(word)
+    ]
+
+
+def test_nothing_compiled_awaits_while_it_handles_an_error() -> None:
+    """What does never lets go of the error, nor of what the frames that it came through hold."""
+    files = hot_files()
+    assert len(files) > 30
+    found = [
+        f"{file.name}:{node.lineno}"
+        for file in files
+        for handler in ast.walk(ast.parse(file.read_text()))
+        if isinstance(handler, ast.ExceptHandler)
+        for node in ast.walk(handler)
+        if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert found == []

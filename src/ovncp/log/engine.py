@@ -420,7 +420,9 @@ class EngineLog(Log, Generic[C]):
                     attempt = 0
                     self._wake(changed)
             except LogError as error:
-                _logger.info("%s: %s", self.name, error)
+                # Again and again while the engine is away, which whoever needs it notes.
+                level = logging.DEBUG if attempt else logging.INFO
+                _logger.log(level, "%s: %s", self.name, error)
             self._wake({LOG, LEASES})
             await pause(attempt)
             attempt += 1

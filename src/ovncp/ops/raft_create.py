@@ -67,7 +67,7 @@ def create_cluster(
 
 
 def persist(schema: DatabaseSchema, name: str) -> None:
-    """`DatabaseSchema.persist`, with a warning that calls it `name` if any column was not stored."""
+    """`DatabaseSchema.persist`, with a warning about `name` if any column was not stored."""
     if ephemeral := schema.persist():
         table, column = ephemeral[0]
         _logger.warning(

@@ -80,7 +80,7 @@ def _forget(request: Request) -> None:
 
 
 def _history(request: Request) -> None:
-    """What a worker needs so that clients can resume there: texts, or null if there is none.
+    """What a worker needs so that clients can resume there: texts, none if that is not to be had.
 
     They lead to the state that the worker has when it gets the answer.
     """
@@ -92,7 +92,7 @@ async def _send_history(request: Request, database: Database) -> None:
     for _ in window.steps(lambda: database.stored_id):
         await asyncio.sleep(0)
     if not request.session.is_gone:
-        request.session.reply(request.id_bytes, *(window.text or [b"null"]))
+        request.session.reply(request.id_bytes, *(window.text or [b"[]"]))
 
 
 METHODS_ON_BEHALF: dict[str, Method] = {

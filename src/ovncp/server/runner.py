@@ -29,6 +29,7 @@ from ovncp.server.change_log import ChangeLog
 from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.perf_counter import JOBS, Histogram
+from ovncp.server.rate_limit import RateLimit
 
 _LOG = logging.getLogger("ovncp.ovsdb")
 
@@ -42,6 +43,9 @@ _STORE: Final = JOBS.job("transaction_store")
 _TELL: Final = JOBS.job("transaction_tell")
 _WHOLE: Final = JOBS.job("transaction")
 _APPEND: Final = JOBS.job("log_append")
+
+_FAILURES_PER_MINUTE: Final = 12
+_FAILURES_AT_ONCE: Final = 5
 
 BATCH_SIZES: Final = Histogram()
 """The numbers of entries that were appended to a log at once."""
@@ -132,6 +136,7 @@ class Runner:
         # Who is told of the changes of tables that are logged.
         self.change_log: ChangeLog | None = None
         self.failure: LogError | None = None
+        self._failures = RateLimit(_FAILURES_PER_MINUTE, _FAILURES_AT_ONCE)
         self.closed = False
         clock.on_warp(self._try_overdue)
 
@@ -338,7 +343,9 @@ class Runner:
         """Take back all that is not durable; what was not in the failed append executes again."""
         COUNTERS["log_append_failed"] += 1
         self.failure = error
-        _LOG.error("%s: cannot store transactions: %s", self.name, error)
+        self._failures.log(
+            _LOG, logging.ERROR, "%s: cannot store transactions: %s", self.name, error
+        )
         self._refuse(batch, error)
 
     def _refuse(self, batch: list[Transact], error: LogError) -> None:

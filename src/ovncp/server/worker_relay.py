@@ -50,12 +50,12 @@ class WorkerRelay(Relay):
         await super()._fill(schema, updates, last_id)
         self.upstream.request("history", [self.name], self._remember)
 
-    def _remember(self, texts: list[str] | None, error: Any) -> Job:
+    def _remember(self, texts: list[str], error: Any) -> Job:
         return self._restore_history(texts)
 
-    async def _restore_history(self, texts: list[str] | None) -> None:
+    async def _restore_history(self, texts: list[str]) -> None:
         """Have the main process's history, so that clients which knew it resume here."""
-        if texts is not None:
+        if texts:
             await snapshot.restore_history("".join(texts).encode(), self.database)
         self.has_history = True
         self.announce(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ovncp.log.base import Conflict, Lease, LeaseLost
 from ovncp.log.contract.bench import Bench, EngineBench
 from ovncp.log.contract.case import case, entries_from, expected, fill, raises, text
@@ -70,14 +72,13 @@ async def seizing_takes_a_lease_from_another_handle(bench: EngineBench) -> None:
 
 @case(EngineBench)
 async def seizing_leaves_no_gap_for_those_who_wait(bench: EngineBench) -> None:
-    log, other = bench.log, await bench.open()
+    log, others = bench.log, [await bench.open() for _ in range(3)]
     await log.acquire("a", _TTL_MS)
-    waiting = [asyncio.create_task(other.acquire("a", _TTL_MS)) for _ in range(3)]
-    for _ in range(10):
+    waiting = [asyncio.create_task(other.acquire("a", _TTL_MS)) for other in others]
+    for _ in range(50):
         thief = await log.seize("a", _TTL_MS)
-        await asyncio.sleep(0.01)
-        assert thief.is_held
-        assert not any(task.done() for task in waiting)
+    assert thief.is_held
+    assert not any(task.done() for task in waiting)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
