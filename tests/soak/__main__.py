@@ -78,10 +78,10 @@ def kill(source: Server, relays: list[Server]) -> Callable[[Run], Awaitable[None
     async def disturb(run: Run) -> None:
         while not run.is_over:
             await asyncio.sleep(1 + 4 * run.draw.random())
-            server = run.draw.choice([source, *relays])
-            await run.draw.choice(DEEDS)(run, server)
             if run.draw.random() < COMPACTIONS:
                 await asyncio.to_thread(source.appctl, "ovsdb-server/compact")
+            else:
+                await run.draw.choice(DEEDS)(run, run.draw.choice([source, *relays]))
 
     return disturb
 
@@ -103,7 +103,7 @@ async def _end_worker(run: Run, server: Server) -> None:
 
 
 DEEDS = (_end, _end_worker)
-COMPACTIONS = 0.3
+COMPACTIONS = 0.2
 
 
 async def _count(run: Run, server: Server) -> None:

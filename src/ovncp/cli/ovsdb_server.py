@@ -268,9 +268,7 @@ async def _serve(settings: Settings, log: Vlog, started: Daemon, argv: Sequence[
     if runtime.workers is not None:
         shared = [runtime.workers.shared(command) for command in shared]
     unixctl.register_all(shared)
-    subject = Subject(
-        server, runtime.remotes.running, runtime.compaction.latest, runtime.clusters
-    )
+    subject = Subject(server, runtime.remotes.running, runtime.compaction.latest, runtime.clusters)
     watch = Watch(subject, runtime.workers)
     unixctl.register_all(watch.commands())
     try:
