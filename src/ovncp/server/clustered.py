@@ -270,14 +270,17 @@ class Clustered(Runner):
 
     async def _catch_up(self) -> None:
         """Apply all entries that there are by now; for the one whose turn it is."""
+        failure: LogError | None = None
         try:
             await self._apply_all()
-        except Compacted:
-            await self._reload()
         except LogError as error:
-            self._lose(error)
-        else:
+            failure = error
+        if failure is None:
             self._find()
+        elif isinstance(failure, Compacted):
+            await self._reload()
+        else:
+            self._lose(failure)
 
     async def _apply_all(self) -> None:
         """Apply all entries that follow on what is durable; the rest executes again afterwards.
