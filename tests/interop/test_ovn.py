@@ -12,6 +12,8 @@ from servers import run
 def flows_on(kind: str) -> list[str]:
     with Network(kind) as network:
         network.northd()
+        # It makes up a prefix of MAC addresses before, over which the script's would be lost.
+        network.nbctl("--wait=sb", "sync")
         network.build(NETWORK)
         return network.flows()
 

@@ -52,7 +52,7 @@ class Link:
 
     def __init__(self, database: str, source: Source, relay: Relay) -> None:
         self.name = database
-        self.followers = {database: None}
+        self.order = database
         self.source, self.relay = source, relay
         self.lock_holder: SharedLocks
         self.is_connected = True
