@@ -10,7 +10,7 @@ import pytest
 
 from c_cluster import CCluster
 from clustered.conftest import ENGINES
-from servers import Client, Server
+from servers import OVNCP, Client, Server, run
 
 STRING_MAP = {"key": "string", "value": "string", "min": 0, "max": "unlimited"}
 SCHEMA: dict[str, Any] = {
@@ -63,6 +63,7 @@ def test_what_the_schema_calls_ephemeral_is_shared_and_kept(spread: Server) -> N
     schema = reader.request("get_schema", ["Local"])["result"]
     columns = schema["tables"]["Connection"]["columns"]
     assert [name for name, column in columns.items() if "ephemeral" in column] == []
+    run(OVNCP, "db", "verify", spread.remote, spread.files["local"])
     spread.kill9()
     spread.restart()
     assert shown(spread.client()) == (True, {"a": "b"})

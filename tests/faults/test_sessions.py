@@ -296,6 +296,20 @@ def test_requests_before_the_end_of_input_are_answered(kind: str) -> None:
         assert "|WARN|" not in server.log
 
 
+@pytest.mark.parametrize("end", [b"", b'{"x":]'])
+def test_of_much_that_comes_at_once_all_is_answered_before_its_end(kind: str, end: bytes) -> None:
+    """More than is handled in one turn, with what looks like the end of a message within one."""
+    with Server(kind, [("names", NAMES)]) as server:
+        client = server.client()
+        requests = [
+            request(id, "transact", "Names", insert(f"{id}}}{{" * 500)) for id in range(100)
+        ]
+        client.send_bytes(b"".join(requests) + end)
+        if not end:
+            client.socket.shutdown(socket.SHUT_WR)
+        assert [message["id"] for message in heard_until_closed(client)] == list(range(100))
+
+
 def test_a_connection_that_is_reset_is_logged(kind: str) -> None:
     with Server(kind, [("names", NAMES)], tcp=True) as server:
         client = server.client(tcp=True)

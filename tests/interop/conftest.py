@@ -12,7 +12,7 @@ import pytest
 from interop.programs import KIND, Network, processes_of, wait_for
 from servers import ENGINES
 
-ON_ENGINES = {"test_clients", "test_hypervisor", "test_ovn", "test_python", "test_rbac"}
+ON_ENGINES = {"test_clients", "test_hypervisor", "test_ovn", "test_python"}
 """The modules whose tests run on engines too, at all times; INTEROP_KIND has others run there."""
 
 NOT_ON_ENGINES = {

@@ -156,7 +156,7 @@ def test_what_is_replaced_comes_back_when_the_new_one_fails(
     backup: Path, db: Command, url: str
 ) -> None:
     db.well("restore", backup, url)
-    before = db.well("log", url, "--json").json
+    before = transactions(db, url)
     failing = (
         "import sys\n"
         "from ovncp.cli.db import main\n"
@@ -176,7 +176,13 @@ def test_what_is_replaced_comes_back_when_the_new_one_fails(
     command = [python, "-c", failing, "restore", backup, url, "--replace"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=db.directory)
     assert done.returncode == 2 and "the engine is gone" in done.stderr
-    assert db.well("log", url, "--json").json == before
+    assert transactions(db, url) == before
+
+
+def transactions(db: Command, url: str) -> list[dict[str, object]]:
+    """What the log has, but for the indexes, which are others in one that is put back."""
+    entries = db.well("log", url, "--json").json
+    return [{name: value for name, value in entry.items() if name != "index"} for entry in entries]
 
 
 def test_a_file_that_a_server_has_is_not_replaced(backup: Path, db: Command) -> None:

@@ -170,7 +170,7 @@ async def test_a_copy_that_is_not_the_same_is_told(source: Server, url: str) -> 
     caller = Caller(os.urandom(16).hex, lambda: 0, lambda _: pytest.fail(), lambda *_: None)
     place, target = Place.parse(str(source.files["things"])), Place.parse(url)
     state = await read(place, caller)
-    await store(state, target, "", caller)
+    await store(state, state.index, target, "", caller)
     [uuid, *_] = state.database.tables["Thing"].rows
     log = await open_log(target.location)
     await log.append(log.next_index, [b'{"Thing":{"%b":{"number":1}}}' % uuid.encode()])

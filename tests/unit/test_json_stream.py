@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ovncp.wire.json_stream import JsonError, JsonStream, parse
+from ovncp.wire.json_stream import JsonError, JsonStream, parse, pieces
 
 LIMIT = 1 << 20
 
@@ -74,6 +74,25 @@ def test_byte_by_byte():
 def test_pipelined_messages_with_braces_in_strings():
     sent = [{"id": i, "match": "ip4.src == {$as}{x}" if i % 3 else "}{"} for i in range(100)]
     assert JsonStream(LIMIT).feed(b"".join(map(orjson.dumps, sent))) == sent
+
+
+@given(
+    st.lists(messages, min_size=1, max_size=20),
+    st.sampled_from([b"", b" "]),
+    st.integers(1, 500),
+    st.integers(0, 100),
+)
+@settings(max_examples=200, deadline=None)
+def test_pieces_are_all_of_it_and_seldom_cut_a_message(sent, between, n_bytes, n_missing):
+    data = between.join(map(orjson.dumps, sent))
+    data = data[: max(1, len(data) - n_missing)]
+    cut = list(pieces(data, n_bytes))
+    assert b"".join(cut) == data
+    assert all(len(piece) >= n_bytes for piece in cut[:-1])
+    assert all(piece[:1] == b"{" and piece[-1:] == b"}" for piece in cut[1:-1])
+    stream = JsonStream(LIMIT)
+    values = [value for piece in cut for value in stream.feed(piece)]
+    assert values == JsonStream(LIMIT).feed(data)
 
 
 @given(messages, st.binary(max_size=30), st.lists(st.integers(0, 1000), max_size=5))

@@ -8,7 +8,7 @@ conversion between the wire, the row and the log.
 import re
 from collections.abc import Callable
 from math import isinf
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.errors import OvsdbError, constraint_violation, json_text, syntax_error
 from ovncp.ovsdb.parser import is_id, is_integer
@@ -18,7 +18,7 @@ AtomParser = Callable[[Any, "Symbols | None"], Atom]
 
 ATOMIC_TYPES = ("integer", "real", "boolean", "string", "uuid")
 ZERO_UUID = "00000000-0000-0000-0000-000000000000"
-DEFAULTS: dict[str, Atom] = {
+DEFAULTS: Final[dict[str, Atom]] = {
     "integer": 0,
     "real": 0.0,
     "boolean": False,
@@ -26,7 +26,9 @@ DEFAULTS: dict[str, Atom] = {
     "uuid": ZERO_UUID,
 }
 
-_LOWER_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z").match
+_LOWER_UUID: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
+).match
 _PLAIN_STRING = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z").match
 
 _JSON_TYPE_NAMES: dict[type, str] = {dict: "object", list: "array", str: "string"}
@@ -134,7 +136,7 @@ def _check_utf8(text: str) -> None:
         ) from error
 
 
-_PARSERS: dict[str, AtomParser] = {
+_PARSERS: Final[dict[str, AtomParser]] = {
     "integer": _parse_integer,
     "real": _parse_real,
     "boolean": _parse_boolean,
@@ -163,7 +165,7 @@ def uuid_to_json(uuid: Any) -> Any:
 
 
 # How an atom is shown in JSON; None where JSON shows it as it is.
-TO_JSON: dict[str, Callable[[Any], Any] | None] = {
+TO_JSON: Final[dict[str, Callable[[Any], Any] | None]] = {
     "integer": None,
     "real": real_to_json,
     "boolean": None,

@@ -11,7 +11,7 @@ own form of datum, all immutable:
 from abc import ABCMeta, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.atom import (
     DEFAULTS,
@@ -25,13 +25,13 @@ from ovncp.ovsdb.atom import (
 from ovncp.ovsdb.errors import OvsdbError, constraint_violation, syntax_error
 
 Datum = Any
-EMPTY_SET: tuple[Atom, ...] = ()
-EMPTY_MAP: dict[Atom, Atom] = {}
+EMPTY_SET: Final[tuple[Atom, ...]] = ()
+EMPTY_MAP: Final[dict[Atom, Atom]] = {}
 
-UNLIMITED = 2**32 - 1
+UNLIMITED: Final = 2**32 - 1
 
 # Sets of fewer elements, both together, are compared with no search for what they share.
-_SMALL = 64
+_SMALL: Final = 64
 
 
 class ColumnType(metaclass=ABCMeta):

@@ -5,7 +5,7 @@ row's values. A "where" of an operation wants all its clauses, that of a monitor
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.atom import Symbols
 from ovncp.ovsdb.column_type import UNLIMITED, ColumnType, Datum
@@ -13,24 +13,32 @@ from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.row import Values
 from ovncp.ovsdb.schema import Column, TableSchema
 
-Test = Callable[[Values], bool]
+# Whether a row with the datum meets a clause with the argument.
+Test = Callable[[ColumnType, Datum, Datum], bool]
 
 # In the order in which they are tried: those that leave the fewest rows first.
 FUNCTIONS = ("false", "==", "<", "<=", ">=", ">", "includes", "excludes", "!=", "true")
-_RANK = {name: rank for rank, name in enumerate(FUNCTIONS)}
-_ORDERINGS = ("<", "<=", ">=", ">")
+_RANK: Final = {name: rank for rank, name in enumerate(FUNCTIONS)}
+_ORDERINGS: Final = ("<", "<=", ">=", ">")
 
 
 class Clause:
     """One clause. `column` is None for the literals `true` and `false`."""
 
-    __slots__ = ("arg", "column", "function", "test")
+    __slots__ = ("_holds", "arg", "column", "function")
 
     def __init__(self, column: Column | None, function: str, arg: Datum) -> None:
         self.column = column
         self.function = function
         self.arg = arg
-        self.test = _make_test(column, function, arg)
+        self._holds = None if column is None else _TESTS[function]
+
+    def test(self, values: Values) -> bool:
+        """Whether a row with `values` meets the clause."""
+        column, holds = self.column, self._holds
+        if column is None or holds is None:
+            return self.function == "true"
+        return holds(column.type, values[column.index], self.arg)
 
     def to_json(self) -> Any:
         """The `<clause>`."""
@@ -42,50 +50,25 @@ class Clause:
 Condition = Sequence[Clause]
 
 
-def _make_test(column: Column | None, function: str, arg: Datum) -> Test:
-    if column is None:
-        outcome = function == "true"
-        return lambda values: outcome
-    return _TESTS[function](column.index, column.type, arg)
-
-
-def _equal(index: int, kind: ColumnType, arg: Datum) -> Test:
-    return lambda values: bool(values[index] == arg)
-
-
-def _unequal(index: int, kind: ColumnType, arg: Datum) -> Test:
-    return lambda values: bool(values[index] != arg)
-
-
-def _includes(index: int, kind: ColumnType, arg: Datum) -> Test:
-    includes = kind.includes
-    return lambda values: includes(values[index], arg)
-
-
-def _excludes(index: int, kind: ColumnType, arg: Datum) -> Test:
-    excludes = kind.excludes
-    return lambda values: excludes(values[index], arg)
-
-
-def _ordering(compare: Callable[[Any, Any], bool]) -> Callable[[int, ColumnType, Datum], Test]:
-    def make(index: int, kind: ColumnType, arg: Datum) -> Test:
+def _ordering(compare: Callable[[Any, Any], bool]) -> Test:
+    def holds(kind: ColumnType, datum: Datum, arg: Datum) -> bool:
         if kind.is_scalar:
-            return lambda values: compare(values[index], arg)
+            return compare(datum, arg)
         # An optional scalar: nothing is neither less than a value nor greater.
-        return lambda values: bool(values[index]) and compare(values[index][0], arg[0])
+        return bool(datum) and compare(datum[0], arg[0])
 
-    return make
+    return holds
 
 
-_TESTS: dict[str, Callable[[int, ColumnType, Datum], Test]] = {
-    "==": _equal,
-    "!=": _unequal,
+_TESTS: Final[dict[str, Test]] = {
+    "==": lambda kind, datum, arg: bool(datum == arg),
+    "!=": lambda kind, datum, arg: bool(datum != arg),
     "<": _ordering(lambda a, b: bool(a < b)),
     "<=": _ordering(lambda a, b: bool(a <= b)),
     ">": _ordering(lambda a, b: bool(a > b)),
     ">=": _ordering(lambda a, b: bool(a >= b)),
-    "includes": _includes,
-    "excludes": _excludes,
+    "includes": lambda kind, datum, arg: kind.includes(datum, arg),
+    "excludes": lambda kind, datum, arg: kind.excludes(datum, arg),
 }
 
 

@@ -8,7 +8,6 @@ takes back everything that is not settled. Time and uuids come from outside.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ovncp.ovsdb.entry import Entry, encode, next_id, unstored_id
@@ -66,7 +65,6 @@ class Settings(NamedTuple):
     stores_differences: bool = True
 
 
-@dataclass(eq=False)
 class Outcome:
     """What came of a "transact" request.
 
@@ -75,13 +73,34 @@ class Outcome:
     `asserted` are the locks on condition of which it was executed.
     """
 
-    results: Any
-    commit: Commit | None = None
-    waits_on: frozenset[str] = frozenset()
-    timeout_msec: int | None = None
-    durable: bool = False
-    failed: bool = False
-    asserted: Sequence[str] = ()
+    __slots__ = (
+        "asserted",
+        "commit",
+        "durable",
+        "failed",
+        "results",
+        "timeout_msec",
+        "waits_on",
+    )
+
+    def __init__(
+        self,
+        results: Any,
+        commit: Commit | None = None,
+        *,
+        waits_on: frozenset[str] = frozenset(),
+        timeout_msec: int | None = None,
+        durable: bool = False,
+        failed: bool = False,
+        asserted: Sequence[str] = (),
+    ) -> None:
+        self.results = results
+        self.commit = commit
+        self.waits_on = waits_on
+        self.timeout_msec = timeout_msec
+        self.durable = durable
+        self.failed = failed
+        self.asserted = asserted
 
 
 class Database:

@@ -6,7 +6,7 @@ they amount to. Operations are data: a name, the members that it may have, and w
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ovncp.ovsdb import condition, mutation
 from ovncp.ovsdb.atom import Symbols, uuid_from_string
@@ -17,6 +17,7 @@ from ovncp.ovsdb.parser import (
     check_members,
     check_no_others,
     failed,
+    fits,
     is_array,
     is_boolean,
     is_id,
@@ -57,6 +58,8 @@ class Execution:
         "may_wait",
         "n_operations",
         "number",
+        "read_only",
+        "role",
         "symbols",
         "timeout_msec",
         "transaction",
@@ -68,6 +71,8 @@ class Execution:
     ) -> None:
         self.database = database
         self.client = client
+        self.role = client.role
+        self.read_only = client.read_only or database.name.startswith("_")
         self.elapsed_msec = elapsed_msec
         self.may_wait = may_wait
         self.timeout_msec: int | None = None
@@ -114,30 +119,26 @@ class Execution:
             # Members that do not belong here go before what the others mean.
             if len(operation) > kind.n_required:
                 check_no_others(operation, kind.names, self.what)
-        if not kind.read_only:
-            self._check_writable(kind)
+        if self.read_only and not kind.read_only:
+            raise self._not_writable(kind)
         return result
 
     def _check_shape(self, kind: "Operation", operation: Json) -> None:
-        try:
-            check_members(operation, kind.shape, self.what)
-        except OvsdbError:
+        is_fit = fits(operation, kind.shape)
+        if not is_fit:
             # That there is no such table goes before what is wrong with the members after it.
             check_members(operation, kind.to_table, self.what)
-            if kind.to_table:
-                self.table(operation)
-            raise
         if kind.to_table:
             self.table(operation)
+        if not is_fit:
+            check_members(operation, kind.shape, self.what)
 
-    def _check_writable(self, kind: "Operation") -> None:
+    def _not_writable(self, kind: "Operation") -> OvsdbError:
         if self.client.read_only:
             reason = "when database server is in read only mode"
-        elif self.database.name.startswith("_"):
-            reason = f"on table in reserved database {self.database.name}"
         else:
-            return
-        raise OvsdbError("not allowed", f"{kind.name} operation not allowed {reason}")
+            reason = f"on table in reserved database {self.database.name}"
+        return OvsdbError("not allowed", f"{kind.name} operation not allowed {reason}")
 
     def table(self, operation: Json) -> Table:
         """The table that `operation` names."""
@@ -155,7 +156,7 @@ class Execution:
         identity = self.client.identity or "(null)"
         return OvsdbError(
             "permission error",
-            f'RBAC rules for client "{identity}" role "{self.client.role}" '
+            f'RBAC rules for client "{identity}" role "{self.role}" '
             f'prohibit {what} table "{table.name}".',
         )
 
@@ -169,7 +170,7 @@ def execute_insert(x: Execution, operation: Json) -> Result:
         if index not in datums:
             raise error
     row = table.make_row(uuid, datums, x.database.new_version())
-    if x.client.role and not x.database.rbac.may_insert(x.client, table, row):
+    if x.role and not x.database.rbac.may_insert(x.client, table, row):
         raise x.forbidden("row insertion into", table)
     x.transaction.insert(table, row, datums)
     return {"uuid": ("uuid", uuid)}
@@ -209,7 +210,7 @@ def execute_select(x: Execution, operation: Json) -> Result:
     clauses = x.where(table, operation)
     columns = table.schema.column_set(operation.get("columns"))
     sort = table.schema.column_set(operation.get("sort", []))
-    rows = list(table.query(clauses))
+    rows = table.query(clauses)
     if "_uuid" not in (column.name for column in columns):
         rows = _distinct(rows, columns)
     if sort:
@@ -252,8 +253,8 @@ def execute_update(x: Execution, operation: Json) -> Result:
         if not columns[index].mutable:
             message = f"Cannot update immutable column {columns[index].name} in table {table.name}."
             raise OvsdbError("constraint violation", message, operation)
-    rows = list(table.query(x.where(table, operation)))
-    if x.client.role:
+    rows = table.query(x.where(table, operation))
+    if x.role:
         names = [columns[index].name for index in datums]
         if not x.database.rbac.may_modify(x.client, table, rows, names):
             raise x.forbidden("modification of", table)
@@ -266,8 +267,8 @@ def execute_mutate(x: Execution, operation: Json) -> Result:
     """RFC 7047 section 5.2.4."""
     table = x.table(operation)
     mutations = mutation.parse(table.schema, operation["mutations"], x.symbols)
-    rows = list(table.query(x.where(table, operation)))
-    if x.client.role:
+    rows = table.query(x.where(table, operation))
+    if x.role:
         names = [mutation.column.name for mutation in mutations]
         if not x.database.rbac.may_modify(x.client, table, rows, names):
             raise x.forbidden("mutate operation on", table)
@@ -279,8 +280,8 @@ def execute_mutate(x: Execution, operation: Json) -> Result:
 def execute_delete(x: Execution, operation: Json) -> Result:
     """RFC 7047 section 5.2.5."""
     table = x.table(operation)
-    rows = list(table.query(x.where(table, operation)))
-    if x.client.role and not x.database.rbac.may_delete(x.client, table, rows):
+    rows = table.query(x.where(table, operation))
+    if x.role and not x.database.rbac.may_delete(x.client, table, rows):
         raise x.forbidden("row deletion from", table)
     for row in rows:
         x.transaction.delete(table, row)
@@ -381,7 +382,7 @@ _ANY_OPERATION = (Member("op", is_id),)
 _TABLE = Member("table", is_id)
 _WHERE = Member("where", is_array)
 
-OPERATIONS: dict[str, Operation] = dict(
+OPERATIONS: Final[dict[str, Operation]] = dict(
     (
         _operation(
             "insert",

@@ -9,7 +9,7 @@ Python adds to these.
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.entry import base_of
 from ovncp.ovsdb.row import Change, Values
@@ -19,12 +19,12 @@ from ovncp.ovsdb.table import Table
 Difference = dict[tuple[str, str], tuple[Table, Values | None, Values | None]]
 
 # Bytes that CPython takes on a 64-bit machine, measured: see tests/unit/test_history.py.
-_STEP_BYTES = 430
-_CHANGE_BYTES = 150
-_PLACE_BYTES = 8
-_ATOM_BYTES = 50
-_MAP_BYTES = 150
-_PAIR_BYTES = 30
+_STEP_BYTES: Final = 430
+_CHANGE_BYTES: Final = 150
+_PLACE_BYTES: Final = 8
+_ATOM_BYTES: Final = 50
+_MAP_BYTES: Final = 150
+_PAIR_BYTES: Final = 30
 
 
 class Kept:
@@ -123,9 +123,6 @@ class History:
 
         `data` is its entry in the log, None if there is none.
         """
-        if data is not None:
-            # A copy: what orjson makes takes four kilobytes, however short it is.
-            data = b"%b" % data
         n_bytes = 0
         kept_changes: list[Kept] = []
         for change in changes:

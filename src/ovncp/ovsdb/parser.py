@@ -4,21 +4,18 @@ A shape is data: the members' names, the JSON types each may have, and whether i
 `parse` checks a value against a shape; the sentences of its errors are those that clients know.
 """
 
-import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 
-_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z").match
-
-INT64_MIN = -(2**63)
-INT64_MAX = 2**63 - 1
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
 
 
 def is_id(value: Any) -> bool:
     """Whether `value` is an `<id>` of RFC 7047 section 3.1."""
-    return type(value) is str and _ID(value) is not None
+    return type(value) is str and value.isascii() and value.isidentifier()
 
 
 def is_integer(value: Any) -> bool:
@@ -63,12 +60,15 @@ def is_anything(value: Any) -> bool:
     return True
 
 
-class Member(NamedTuple):
+class Member:
     """One member of a shape."""
 
-    name: str
-    check: Callable[[Any], bool]
-    optional: bool = False
+    __slots__ = ("check", "name", "optional")
+
+    def __init__(self, name: str, check: Callable[[Any], bool], optional: bool = False) -> None:
+        self.name = name
+        self.check = check
+        self.optional = optional
 
 
 Shape = tuple[Member, ...]
@@ -79,6 +79,17 @@ def failed(syntax: Any, what: str, message: str) -> OvsdbError:
     return syntax_error(syntax, f"Parsing {what} failed: {message}")
 
 
+def fits(value: dict[str, Any], shape: Shape) -> bool:
+    """Whether the object `value` has the members of `shape`, each of its type."""
+    for member in shape:
+        if member.name in value:
+            if not member.check(value[member.name]):
+                return False
+        elif not member.optional:
+            return False
+    return True
+
+
 def check_members(value: Any, shape: Shape, what: str) -> None:
     """Check that `value` is an object that has the members of `shape`, each of its type.
 
@@ -86,11 +97,12 @@ def check_members(value: Any, shape: Shape, what: str) -> None:
     """
     if type(value) is not dict:
         raise OvsdbError("syntax error", f"Parsing {what} failed: Object expected.")
-    for name, check, optional in shape:
+    for member in shape:
+        name = member.name
         if name in value:
-            if not check(value[name]):
+            if not member.check(value[name]):
                 raise failed(value, what, f"Type mismatch for member '{name}'.")
-        elif not optional:
+        elif not member.optional:
             raise failed(value, what, f"Required '{name}' member is missing.")
 
 

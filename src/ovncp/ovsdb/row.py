@@ -1,11 +1,13 @@
 """A row, and one transaction's change of it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ovncp.ovsdb.table import Table
 
 Values = tuple[Any, ...]
+
+_NOTHING: Final[dict[int, Any]] = {}
 
 
 class Row:
@@ -30,7 +32,7 @@ class Change:
 
     `old` is None for a row that it inserts, `new` for one that it deletes. `columns` holds the
     places of the columns that differ; it is empty for a row that only counts references anew.
-    `touched` holds those that were given a value, the same as before or not.
+    `touched` has those that were given a datum, with it, the same as before or not.
     """
 
     __slots__ = ("columns", "n_refs", "new", "old", "row", "table", "touched")
@@ -41,7 +43,7 @@ class Change:
         self.old = old
         self.new = new
         self.columns: tuple[int, ...] = ()
-        self.touched: set[int] = set()
+        self.touched: dict[int, Any] = _NOTHING
         self.n_refs = row.n_refs
 
     @property

@@ -1,7 +1,7 @@
 """Database schemas: parsing, checking and printing (RFC 7047 section 3.2)."""
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.atom import ATOMIC_TYPES, BaseType
 from ovncp.ovsdb.column_type import UNLIMITED, ColumnType, ScalarType, make_type
@@ -22,8 +22,8 @@ from ovncp.ovsdb.parser import (
 )
 
 # The places of the columns that every table has.
-UUID = 0
-VERSION = 1
+UUID: Final = 0
+VERSION: Final = 1
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+\Z").match
 _MAX_UINT = 2**32 - 1

@@ -127,27 +127,28 @@ class Table:
 
     def parse_row(self, json: Any, symbols: Symbols | None) -> dict[int, Any]:
         """The datums of a `<row>` (RFC 7047 section 5.1) by the places of their columns."""
+        _check_object(json)
         datums: dict[int, Any] = {}
-        for column, value in self._members(json):
+        for name, value in json.items():
+            column = self._column(name, json)
             datums[column.index] = column.type.from_json(value, symbols)
         return datums
 
     def parse_diff(self, json: Any) -> dict[int, Any]:
         """As `parse_row`, for the differences of columns, which may have any number of elements."""
-        return {
-            column.index: column.diff_type.from_json(value, None)
-            for column, value in self._members(json)
-        }
-
-    def _members(self, json: Any) -> Iterator[tuple[Column, Any]]:
-        if type(json) is not dict:
-            raise syntax_error(json, "row must be JSON object")
+        _check_object(json)
+        datums: dict[int, Any] = {}
         for name, value in json.items():
-            column = self.columns.get(name)
-            if column is None:
-                message = f"No column {name} in table {self.name}."
-                raise OvsdbError("unknown column", message, json)
-            yield column, value
+            column = self._column(name, json)
+            datums[column.index] = column.diff_type.from_json(value, None)
+        return datums
+
+    def _column(self, name: str, json: Any) -> Column:
+        column = self.columns.get(name)
+        if column is None:
+            message = f"No column {name} in table {self.name}."
+            raise OvsdbError("unknown column", message, json)
+        return column
 
     def make_row(self, uuid: str, datums: dict[int, Any], version: int) -> Row:
         """A row of these `datums`, by the places of their columns, and defaults for the others."""
@@ -158,12 +159,12 @@ class Table:
         values[VERSION] = version
         return Row(uuid, tuple(values))
 
-    def query(self, clauses: Condition) -> Iterator[Row]:
-        """The rows that satisfy all `clauses`, as they were when the query began."""
+    def query(self, clauses: Condition) -> list[Row]:
+        """The rows that satisfy all `clauses`."""
         candidates = self._candidates(clauses)
         if not clauses:
-            return iter(candidates)
-        return (row for row in candidates if matches_all(clauses, row.values))
+            return candidates
+        return [row for row in candidates if matches_all(clauses, row.values)]
 
     def _candidates(self, clauses: Condition) -> list[Row]:
         """Few rows that hold all those that satisfy `clauses`: an equality is a look-up."""
@@ -187,6 +188,11 @@ class Table:
         if found is not None and found.change is None:
             candidates.append(found)
         return candidates
+
+
+def _check_object(json: Any) -> None:
+    if type(json) is not dict:
+        raise syntax_error(json, "row must be JSON object")
 
 
 def _index_key(columns: tuple[Column, ...]) -> Callable[[Any], Any]:

@@ -8,7 +8,7 @@ could not be made durable.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.errors import OvsdbError, constraint_violation
 from ovncp.ovsdb.row import Change, Row, Values
@@ -41,7 +41,7 @@ class Transaction:
     def insert(self, table: Table, row: Row, datums: dict[int, Any]) -> None:
         """Add `row` to `table`; the places of columns that are no default are keys of `datums`."""
         table.rows[row.uuid] = row
-        self._touch(table, row, None).touched.update(datums)
+        self._touch(table, row, None).touched = datums
 
     def modify(self, table: Table, row: Row, datums: dict[int, Any]) -> None:
         """Give the columns whose places are the keys of `datums` new values."""
@@ -50,7 +50,7 @@ class Transaction:
         for index, datum in datums.items():
             values[index] = datum
         row.values = change.new = tuple(values)
-        change.touched.update(datums)
+        change.touched = {**change.touched, **datums} if change.touched else datums
 
     def delete(self, table: Table, row: Row) -> Change:
         """Take `row` out of `table`."""
@@ -132,7 +132,7 @@ class Transaction:
             change.old, change.new = change.new, change.old
             if change.old is None:
                 # A row that comes back has all its references anew, touched or not.
-                change.touched.update(range(len(change.row.values)))
+                change.touched = dict(enumerate(change.row.values))
         _relink(visible)
         for change in visible:
             change.old, change.new = change.new, change.old
@@ -416,7 +416,7 @@ def _history(row: Row, index: tuple[Column, ...]) -> str:
     return f"{who}had the following index values before the transaction: {before}."
 
 
-PRECOMMIT: tuple[Callable[[Transaction], None], ...] = (
+PRECOMMIT: Final[tuple[Callable[[Transaction], None], ...]] = (
     count_references,
     collect_garbage,
     check_row_limits,
@@ -431,8 +431,8 @@ def _relink(changes: list[Change]) -> None:
     for change in changes:
         by_table.setdefault(change.table, []).append(change)
     for table, table_changes in by_table.items():
-        for index, key_of in zip(table.indexes, table.index_keys, strict=True):
-            _reindex(index, key_of, table_changes)
+        for number in range(len(table.indexes)):
+            _reindex(table.indexes[number], table.index_keys[number], table_changes)
         for change in table_changes:
             for reference in table.weak.touched_by(change):
                 _relink_reference(change, reference)

@@ -1,7 +1,7 @@
 """The methods that clients call (RFC 7047 section 4.1 and ovsdb-server(7) section 4.1)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ovncp.log.base import LogError
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
@@ -209,7 +209,7 @@ async def _convert(request: Request, runner: Runner, schema: DatabaseSchema) -> 
         server.finish_conversion(runner)
 
 
-METHODS: dict[str, Method] = {
+METHODS: Final[dict[str, Method]] = {
     name: answering(method)
     for name, method in {
         "list_dbs": list_dbs,
@@ -225,4 +225,4 @@ METHODS: dict[str, Method] = {
     }.items()
 }
 
-NOTIFICATIONS: dict[str, Callable[["Session", list[Any]], None]] = {"cancel": cancel}
+NOTIFICATIONS: Final[dict[str, Callable[["Session", list[Any]], None]]] = {"cancel": cancel}

@@ -7,7 +7,7 @@ goes on meanwhile.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.atom import ZERO_UUID, uuid_from_string
 from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
@@ -220,7 +220,7 @@ def monitor_cancel(request: Request) -> None:
     request.reply({})
 
 
-MONITOR_METHODS: dict[str, Method] = {
+MONITOR_METHODS: Final[dict[str, Method]] = {
     name: answering(method)
     for name, method in {
         "monitor": _monitor(1),

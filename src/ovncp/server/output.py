@@ -8,11 +8,11 @@ waits here, where it is counted, and where clients share what they are all sent.
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Final, cast
 
-HIGH_WATER_BYTES = 1 << 18
+HIGH_WATER_BYTES: Final = 1 << 18
 _TLS_HIGH_WATER_BYTES = 1 << 16
-_TURN_BYTES = 1 << 20
+_TURN_BYTES: Final = 1 << 20
 
 
 class Output:
@@ -57,7 +57,7 @@ class Output:
     def extend(self, parts: tuple[bytes, ...]) -> None:
         """As `add`, for several."""
         self._parts.extend(parts)
-        self.n_bytes += sum(map(len, parts))
+        self.n_bytes += total_bytes(parts)
 
     def write(self) -> None:
         """Hand over as much as is right for one turn of the loop."""
@@ -100,6 +100,14 @@ class Output:
         self._parts.clear()
         self.n_bytes = 0
         self.handed = None
+
+
+def total_bytes(parts: tuple[bytes, ...]) -> int:
+    """The size of `parts` together."""
+    n_bytes = 0
+    for part in parts:
+        n_bytes += len(part)
+    return n_bytes
 
 
 def whole(part: Any) -> bytes:

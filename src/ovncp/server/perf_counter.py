@@ -7,10 +7,11 @@ mean.
 """
 
 from time import perf_counter_ns
+from typing import Final
 
 from ovncp.server.command import Command
 
-N_BUCKETS = 40
+N_BUCKETS: Final = 40
 """The last bucket has all from 2**38 on: nine minutes, if it is nanoseconds."""
 
 

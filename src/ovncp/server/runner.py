@@ -47,6 +47,8 @@ _APPEND: Final = JOBS.job("log_append")
 _FAILURES_PER_MINUTE: Final = 12
 _FAILURES_AT_ONCE: Final = 5
 
+_NO_OPERATIONS: Final[list[Any]] = []
+
 BATCH_SIZES: Final = Histogram()
 """The numbers of entries that were appended to a log at once."""
 
@@ -294,6 +296,10 @@ class Runner:
 
     async def _store(self, batch: list[Transact], entries: list[bytes]) -> None:
         assert self.log is not None
+        for request in batch:
+            if is_stored(request):
+                # Whatever comes of the append, it is not executed again.
+                request.operations = _NO_OPERATIONS
         await self.log.append(self._next_index(), entries)
 
     def _next_index(self) -> int:
@@ -327,7 +333,8 @@ class Runner:
         self, changes: list[Change], notifications: Sequence[Notification], before: str
     ) -> set[str]:
         """Tell of what is visible now; the names of the tables that changed."""
-        self._tell(notifications, before)
+        if notifications:
+            self._tell(notifications, before)
         if self.change_log is not None:
             self.change_log.show(changes)
         return {change.table.name for change in changes}

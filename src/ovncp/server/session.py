@@ -25,12 +25,12 @@ from ovncp.server.dumps import Turn
 from ovncp.server.methods import METHODS, NOTIFICATIONS, Request
 from ovncp.server.monitor_methods import MONITOR_METHODS
 from ovncp.server.on_behalf import METHODS_ON_BEHALF, Principal
-from ovncp.server.output import HIGH_WATER_BYTES, Output
+from ovncp.server.output import HIGH_WATER_BYTES, Output, total_bytes
 from ovncp.server.rate_limit import RateLimit
 from ovncp.server.stream import peer_name
 from ovncp.server.tls import peer_common_name
 from ovncp.wire import jsonrpc
-from ovncp.wire.json_stream import JsonError, JsonStream
+from ovncp.wire.json_stream import JsonError, JsonStream, pieces
 from ovncp.wire.reconnect import END_OF_FILE, Action, Reconnect
 
 if TYPE_CHECKING:
@@ -45,15 +45,16 @@ _BAD_CLIENTS: Final = RateLimit(per_minute=5, burst=5)
 define("jsonrpc_received", "jsonrpc_sent", "monitor_merged", "session_overflow")
 
 MAX_MESSAGE_BYTES = 1 << 30
-_SHARED_BYTES = 1 << 16
-_METHODS = METHODS | MONITOR_METHODS
-_TRANSACTING = ("transact", "transact_for")
-_MOST_UNDER_WAY = 1000  # transactions of one client that are not durable yet
+_PIECE_BYTES: Final = 1 << 15  # of what came in, to be handled in one turn of the loop
+_SHARED_BYTES: Final = 1 << 16
+_METHODS: Final = METHODS | MONITOR_METHODS
+_TRANSACTING: Final = ("transact", "transact_for")
+_MOST_UNDER_WAY: Final = 1000  # transactions of one client that are not durable yet
 _CLOSING_SECONDS = 10.0  # for a client to read the rest
 _SIGN_OF_LIFE_MSEC = 1000  # between those that a client gets while it waits for its turn
 _PROBE = b'{"id":"echo","method":"echo","params":[]}'
 _TOO_SLOW = "the client is too slow: its updates exceed the kept history"
-_END = object()  # of what the client sends
+_END: Final = object()  # of what the client sends
 
 
 class Traffic:
@@ -102,8 +103,10 @@ class Session:
         self._taken_bytes = 0
         self._closing = False
         self._error = 0
-        # What came in and is not handled yet: messages, then perhaps what ends them.
+        # What came in and is not handled yet: messages, then perhaps what ends them; and what is
+        # not even read, b"" for its end.
         self._input: deque[Any] = deque()
+        self._unread: deque[bytes] = deque()
         self._is_reading = True
         self._n_unanswered = 0
         self._is_transacting = False
@@ -152,6 +155,7 @@ class Session:
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._input.clear()
+        self._unread.clear()
         self._drop_output()
         if isinstance(exc, OSError):
             self._error = error_number(exc)
@@ -236,15 +240,12 @@ class Session:
         self.received_msec = self.server.clock.now_msec()
         self.received_ns = perf_counter_ns()
         self.traffic.received_bytes += len(data)
-        try:
-            self._input.extend(self._stream.feed(data))
-        except JsonError as error:
-            self._input.extend((*error.completed, error))
+        self._unread.extend(pieces(data, _PIECE_BYTES))
         self.take_input()
 
     def eof_received(self) -> bool:
         """Answer what came before the end; TLS has no connection that is open on one side only."""
-        self._input.append(_END)
+        self._unread.append(b"")
         self.take_input()
         return self._transport.get_extra_info("sslcontext") is None
 
@@ -254,15 +255,35 @@ class Session:
             self.server.wants_flush(self)
 
     def take_input(self) -> None:
-        """Handle what came in, as far as its turn has come."""
+        """Handle what came in, as far as its turn has come, and of much only a piece.
+
+        A piece is parsed, executed and on its way to the disk before the next one is looked at:
+        the processor has it at hand, and other clients have their turn.
+        """
+        if self._closing:
+            return
+        if self._unread and not self._input:
+            self._read(self._unread.popleft())
         while self._input and not self._closing and self._is_turn_of(self._input[0]):
             self._handle(self._input.popleft())
-        if self._is_reading is bool(self._input or self._is_congested) and not self._closing:
+        if self._unread and not self._input:
+            self._want_flush()
+        has_input = bool(self._input or self._unread)
+        if self._is_reading is (has_input or self._is_congested) and not self._closing:
             self._is_reading = not self._is_reading
             if self._is_reading:
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+    def _read(self, piece: bytes) -> None:
+        if not piece:
+            self._input.append(_END)
+            return
+        try:
+            self._input.extend(self._stream.feed(piece))
+        except JsonError as error:
+            self._input.extend((*error.completed, error))
 
     def _is_turn_of(self, message: Any) -> bool:
         if self._is_congested or self.turn is not None or self.output.n_bytes > HIGH_WATER_BYTES:
@@ -328,8 +349,8 @@ class Session:
     def reply(self, id_bytes: bytes, *result: bytes) -> None:
         """See `Requester.reply`; `result` may be in parts."""
         self._n_unanswered -= 1
-        parts = (b'{"id":%b,"result":' % id_bytes, *result, b',"error":null}')
-        if sum(map(len, parts)) < _SHARED_BYTES:
+        parts = (b'{"id":', id_bytes, b',"result":', *result, b',"error":null}')
+        if total_bytes(parts) < _SHARED_BYTES:
             self.send(b"".join(parts))
         else:
             # Not copied, since others may be sent the same.
@@ -349,7 +370,7 @@ class Session:
         if self._behind:
             self.catch_up()
         if self._is_congested or self.output.n_bytes > HIGH_WATER_BYTES:
-            self._add_to_backlog(sum(map(len, parts)))
+            self._add_to_backlog(total_bytes(parts))
         if self._closing:
             return
         COUNTERS["jsonrpc_sent"] += 1

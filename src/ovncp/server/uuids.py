@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Callable
+from typing import Final
 
 from ovncp.ovsdb.schema import format_uuid
 
-_FIXED_BITS = ~((0xF << 76) | (0x3 << 62)) & (2**128 - 1)
-_VERSION_AND_VARIANT = (0x4 << 76) | (0x2 << 62)
+_FIXED_BITS: Final = ~((0xF << 76) | (0x3 << 62)) & (2**128 - 1)
+_VERSION_AND_VARIANT: Final = (0x4 << 76) | (0x2 << 62)
 
 
 def make_source(seed: bytes) -> Callable[[], str]:

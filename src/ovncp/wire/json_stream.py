@@ -17,7 +17,7 @@ the check of the atom has to narrow; and C refuses denormal doubles, which are l
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -26,12 +26,12 @@ from ovncp.wire.json_strict import MAX_DEPTH, Incomplete, JsonError, read_strict
 __all__ = ["JsonError", "JsonStream", "parse"]
 
 _ORJSON_DEPTH = 1024
-_PAD = _ORJSON_DEPTH - MAX_DEPTH
+_PAD: Final = _ORJSON_DEPTH - MAX_DEPTH
 _OPEN, _CLOSE = b"[" * _PAD, b"]" * _PAD
-_SHALLOW_BYTES = 2 * MAX_DEPTH  # a shorter text cannot nest deeper than MAX_DEPTH
+_SHALLOW_BYTES: Final = 2 * MAX_DEPTH  # a shorter text cannot nest deeper than MAX_DEPTH
 
-_DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
-_BEYOND_INT64 = re.compile(rb"9[2-9][0-9]{17}|[1-9][0-9]{19}")
+_DIGITS_TO_ZERO: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_BEYOND_INT64: Final = re.compile(rb"9[2-9][0-9]{17}|[1-9][0-9]{19}")
 
 _NOT_OUTLINE = bytes(byte for byte in range(256) if byte not in b'"{}[],')
 _BOUNDARIES = (b"}{", b"}[", b"]{", b"][")  # one message's end against the next one's start
@@ -40,7 +40,7 @@ _MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _RISES = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}  # of nesting
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
-_RETRY_BYTES = 4096  # an unfinished message up to this size is simply looked at again
+_RETRY_BYTES: Final = 4096  # an unfinished message up to this size is simply looked at again
 _CHECK_GROWTH = 8  # a longer one is checked for errors each time it has grown so many times
 
 
@@ -57,6 +57,18 @@ def parse(text: bytes | str) -> Any:
     if not isinstance(value, (dict, list)):
         return read_strictly(data, final=True, trailer=True)[0]  # refused, with C's words
     return value
+
+
+def pieces(data: bytes, n_bytes: int) -> Iterator[bytes]:
+    """`data` in pieces of `n_bytes` or more, which end where a message seems to end."""
+    start = 0
+    while len(data) - start > n_bytes:
+        end = data.find(b"}{", start + n_bytes) + 1
+        if not end:
+            break
+        yield data[start:end]
+        start = end
+    yield data[start:] if start else data
 
 
 class JsonStream:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
-MAX_DEPTH = 1000  # of nested arrays and objects
+MAX_DEPTH: Final = 1000  # of nested arrays and objects
 
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 _SMALLEST_NORMAL = 2.2250738585072014e-308  # strtod() reports a range error below

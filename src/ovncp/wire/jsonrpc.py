@@ -5,7 +5,7 @@ written.  A member that is null counts as absent.
 """
 
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from ovncp.ovsdb.json_bytes import encode
 
@@ -30,7 +30,7 @@ _MEMBERS = {
     Kind.REPLY: frozenset(("result", "id")),
     Kind.ERROR: frozenset(("error", "id")),
 }
-_CALL = frozenset(("method", "params", "id"))  # what nearly all messages have
+_CALL: Final = ("method", "params", "id")  # what nearly all messages have
 _ALL = ("method", "params", "result", "error", "id")
 
 
@@ -38,8 +38,8 @@ def check(message: Any) -> Kind:
     """The kind of `message`. Raises InvalidMessage."""
     if type(message) is not dict:
         raise InvalidMessage("message is not a JSON object")
-    is_call = message.keys() == _CALL and type(message["params"]) is list
-    if is_call and type(message["method"]) is str:
+    has_call = type(message.get("method")) is str and type(message.get("params")) is list
+    if has_call and "id" in message and len(message) == len(_CALL):
         return Kind.NOTIFICATION if message["id"] is None else Kind.REQUEST
     return _check_slowly(message)
 
@@ -71,6 +71,8 @@ def _kind(present: set[str]) -> Kind:
 
 def encode_id(value: Any) -> bytes:
     """The JSON text by which a request is known: 1.0 is the same id as 1."""
+    if type(value) is int:
+        return b"%d" % value
     is_whole = type(value) is float and value.is_integer() and abs(value) < 2**63
     return encode(int(value) if is_whole else value)
 

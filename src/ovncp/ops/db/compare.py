@@ -13,7 +13,7 @@ import orjson
 from ovncp.ops.db.state import datum_json, row_json
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.row import Values
-from ovncp.ovsdb.schema import DatabaseSchema
+from ovncp.ovsdb.schema import Column, DatabaseSchema
 from ovncp.ovsdb.table import Table
 
 _LINES = 40
@@ -158,8 +158,8 @@ def _table_differences(
     for column, one, other in _pairs(first.columns, second.columns):
         if one is None or other is None:
             yield f"column {table}.{column}: only in {names[0] if other is None else names[1]}"
-        elif one.to_json() != other.to_json():
-            yield f"column {table}.{column}: {_short(one.to_json())} -> {_short(other.to_json())}"
+        elif _meaning(one) != _meaning(other):
+            yield f"column {table}.{column}: {_short(_meaning(one))} -> {_short(_meaning(other))}"
     one, other = (({**table.to_json(False), "columns": {}}) for table in (first, second))
     if one != other:
         yield f"table {table}: {_short(one)} -> {_short(other)}"
@@ -211,4 +211,9 @@ class _TablePair:
 
 
 def _same_type(first: Table, second: Table, column: str) -> bool:
-    return first.columns[column].to_json() == second.columns[column].to_json()
+    return _meaning(first.columns[column]) == _meaning(second.columns[column])
+
+
+def _meaning(column: Column) -> dict[str, Any]:
+    """The column in the schema, but for whether it is stored: on clusters, each is."""
+    return {name: value for name, value in column.to_json().items() if name != "ephemeral"}
