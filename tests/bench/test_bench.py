@@ -11,21 +11,27 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_clusters_are_measured() -> None:
-    command = [sys.executable, "-m", "tests.bench.cluster", "--quick", "--kills", "2", "etcd"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+def said_by(module: str, *arguments: str) -> str:
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout.count("| etcd |") == 6
+    return done.stdout
+
+
+def test_clusters_are_measured() -> None:
+    said = said_by("tests.bench.cluster", "--quick", "--kills", "2", "etcd")
+    assert said.count("| etcd |") == 6
 
 
 def test_the_benchmark_measures_both_servers() -> None:
     names = ["insert", "dump", "resume", "fleet-lost"]
     only = [f"--only={name}" for name in names]
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--rounds", "1", "--json", *only]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)
+    rows = json.loads(said_by("tests.bench", "--quick", "--rounds", "1", "--json", *only))
     assert [row["name"] for row in rows] == names
     assert all(row["c"] > 0 and row["ovncp"] > 0 for row in rows[:2])
     assert rows[2]["ovncp"] > 0
