@@ -60,12 +60,11 @@ def test_every_acknowledged_transaction_survives_kill_9(ours: str) -> None:
             server.kill9()
             for thread in threads:
                 thread.join()
-            in_file = names_in(server.files["names"])
-            assert acknowledged <= in_file
             server.restart()
             found = names(server.client(timeout=30))
-            assert found == in_file
             assert acknowledged <= found
+            # Not before, as C's program refuses a record that the kill has cut short.
+            assert found == names_in(server.files["names"])
     assert len(acknowledged) > 100
 
 
