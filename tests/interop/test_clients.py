@@ -288,8 +288,8 @@ def monitored(server: Server, arguments: tuple[str, ...]) -> str:
             run(*vsctl, "set", "bridge", "br1", "external_ids:seen=yes", "external_ids:and=more")
             run(*vsctl, "del-br", "br1")
             run(*vsctl, "add-br", "end", "--", "set", "bridge", "end", "external_ids:end=1")
-            if "br1" not in rest[1]:
-                wait_for(lambda: "end" in Path(printed.name).read_text(), "the end")
+            last = "delete" if "br1" in rest[1] else "end"
+            wait_for(lambda: last in Path(printed.name).read_text(), "the end")
         finally:
             process.terminate()
             process.wait()
