@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from servers import COMMANDS, Server
+from servers import COMMANDS, Server, relay_of
 
 ROOT = Path(__file__).parents[2]
 NB_SCHEMA = Path("/usr/share/ovn/ovn-nb.ovsschema")
@@ -265,32 +265,31 @@ def test_workers_are_told_apart() -> None:
 
 
 def test_a_relay_shows_how_far_it_is_behind() -> None:
-    with northbound() as (source, _):
-        relayed = [f"relay:OVN_Northbound:{source.remote}"]
-        with Server("ovncp", options=relayed) as relay:
-            client = relay.client(timeout=10)
-            client.request("set_db_change_aware", [True])
-            wait_for(lambda: client.request("get_schema", ["OVN_Northbound"])["error"] is None)
-            client.transact("OVN_Northbound", SWITCH)
-            first = families(relay.appctl("metrics/show"))
-            assert value(first, "ovncp_relay_connected", database="OVN_Northbound") == 1
-            assert first["ovncp_relay_lag_seconds"].samples == []
-            time.sleep(0.2)
-            second = families(relay.appctl("metrics/show"))
-            assert 0 < value(second, "ovncp_relay_lag_seconds", source=source.remote) < 5
-            # A source that does not answer is one that we are ever further behind.
-            source.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
-            try:
-                relay.appctl("metrics/show")
-                time.sleep(1)
-                third = families(relay.appctl("metrics/show"))
-                assert value(third, "ovncp_relay_lag_seconds") > 0.9
-                relays = json.loads(top("--json", str(relay.control)))["relays"]
-            finally:
-                source.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
-            assert relays["OVN_Northbound"]["connected"] and relays["OVN_Northbound"]["lag"] > 1.9
-            source.stop()
-            wait_for(lambda: "ovncp_relay_lag_seconds{" not in relay.appctl("metrics/show"))
+    with (
+        northbound() as (source, _),
+        relay_of("ovncp", source, databases=["OVN_Northbound"]) as relay,
+    ):
+        client = relay.client(timeout=10)
+        client.transact("OVN_Northbound", SWITCH)
+        first = families(relay.appctl("metrics/show"))
+        assert value(first, "ovncp_relay_connected", database="OVN_Northbound") == 1
+        assert first["ovncp_relay_lag_seconds"].samples == []
+        time.sleep(0.2)
+        second = families(relay.appctl("metrics/show"))
+        assert 0 < value(second, "ovncp_relay_lag_seconds", source=source.remote) < 5
+        # A source that does not answer is one that we are ever further behind.
+        source.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+        try:
+            relay.appctl("metrics/show")
+            time.sleep(1)
+            third = families(relay.appctl("metrics/show"))
+            assert value(third, "ovncp_relay_lag_seconds") > 0.9
+            relays = json.loads(top("--json", str(relay.control)))["relays"]
+        finally:
+            source.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+        assert relays["OVN_Northbound"]["connected"] and relays["OVN_Northbound"]["lag"] > 1.9
+        source.stop()
+        wait_for(lambda: "ovncp_relay_lag_seconds{" not in relay.appctl("metrics/show"))
 
 
 # ovncp top

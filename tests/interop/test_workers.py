@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from interop.programs import NB_SCHEMA, SB_SCHEMA, wait_for
-from servers import Client, Server, run
+from servers import Client, Server, relay_of, run
 
 N_WORKERS = 3
 
@@ -192,7 +192,7 @@ def test_a_transaction_of_many_rows(server: Server) -> None:
 def test_a_relay_has_workers_too(server: Server) -> None:
     insert = {"op": "insert", "table": "Address_Set", "row": {"name": "there"}}
     server.client().transact("OVN_Southbound", insert)
-    options = ["--workers=1", f"relay:OVN_Southbound:{server.remote}"]
-    with Server("ovncp", options=options) as relay:
+    databases = ["OVN_Southbound"]
+    with relay_of("ovncp", server, databases=databases, options=["--workers=1"]) as relay:
         (result,) = relay.client(timeout=30).transact("OVN_Southbound", select_set("there"))
         assert result["rows"] == [{"name": "there"}]
