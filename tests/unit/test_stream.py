@@ -171,10 +171,12 @@ async def test_a_host_that_does_not_resolve(caplog):
 
 async def test_a_host_of_several_addresses_is_reached_at_any(monkeypatch):
     listener = await listen(Target.parse("ptcp:0:[::1]"), Echo, TlsFiles, Handshakes(1))
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
 
     async def both(_):
         return [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", listener.port)),
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", silent.getsockname()),
             (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", listener.port)),
         ]
 
@@ -182,6 +184,7 @@ async def test_a_host_of_several_addresses_is_reached_at_any(monkeypatch):
     transport = await connect(Target.parse("tcp:several:1"), Reader, TlsFiles)
     assert transport.get_extra_info("peername")[0] == "::1"
     transport.close()
+    silent.close()
     await listener.close()
 
 
