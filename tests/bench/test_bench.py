@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,3 +38,13 @@ def test_the_benchmark_measures_both_servers() -> None:
     assert all(row["c"] > 0 and row["ovncp"] > 0 for row in rows[:2])
     assert rows[2]["ovncp"] > 0
     assert rows[3]["ovncp"] == 0
+
+
+@pytest.mark.parametrize(("picture", "most"), [("clients", 10), ("rows", 1_000)])
+def test_growth_is_drawn(picture: str, most: int, tmp_path: Path) -> None:
+    said = said_by(
+        "tests.bench.plots", f"--only={picture}", f"--most={most}", f"--directory={tmp_path}"
+    )
+    points = json.loads(said)[picture]
+    assert all(figure > 0 for kind in points for figure in points[kind][str(most)].values())
+    assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
