@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from model.pair import Pair
 from model.strategies import Writer, below, examples, free_schemas, pick
-from ovncp.ovsdb import dump, monitor, row_index
+from ovncp.ovsdb import dump, gathering, monitor, row_index
 from ovncp.ovsdb.aspect import AnyOf, any_of
 from ovncp.ovsdb.condition import Clause, matches_any, parse
 from ovncp.ovsdb.condition_index import ConditionIndex
 from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.monitor_request import MonitorRequest
 from ovncp.ovsdb.row import Change, Row, Values
 from ovncp.ovsdb.schema import VERSION
 from ovncp.ovsdb.table import Table
@@ -102,6 +103,7 @@ def small_steps(monkeypatch):
     monkeypatch.setattr(dump, "_FEWEST_ROWS", 2)
     monkeypatch.setattr(row_index, "_ROWS_PER_STEP", 1)
     monkeypatch.setattr(monitor, "_ROWS_PER_STEP", 1)
+    monkeypatch.setattr(gathering, "_ROWS_PER_STEP", 1)
 
 
 class Wanted:
@@ -110,14 +112,19 @@ class Wanted:
     def __init__(self, pair: Pair, columns: list[str], where: Any) -> None:
         self.pair = pair
         self.monitors = pair.database.monitors
-        self.request = self.monitors.parse({"A": {"columns": columns, "where": where}}, 2)
+        self.json = {"A": {"columns": columns, "where": where}}
         self.clauses = parse(pair.database.tables["A"].schema, where, None)
-        self.steps = self.monitors.prepare(self.request)
+        self.request, self.steps = self._again()
+
+    def _again(self) -> tuple[MonitorRequest, Iterator[None]]:
+        request = self.monitors.parse(self.json, 2)
+        return request, self.monitors.prepare(request)
 
     def check(self) -> None:
         """A client that asks now is shown what is there, and what an earlier one was is right."""
         table = self.pair.database.tables["A"]
         monitor = self.monitors.add(self, "m", self.request)
+        self.request, self.steps = self._again()
         shown = orjson.loads(b"".join(self.monitors.initial(monitor))).get("A", {})
         assert shown == {
             row.uuid: {"initial": self._sparse(table, row)}

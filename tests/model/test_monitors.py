@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.naive import Failure, State
+from model.naive import Failure, State, Test
 from model.pair import Pair, draw_transaction
 from model.strategies import Writer, below, examples, free_schemas, pick
 from model.watcher import KINDS, Watcher
-from ovncp.ovsdb import dump, monitor, row_index
+from ovncp.ovsdb import dump, gathering, monitor, row_index
 from ovncp.ovsdb.database import Settings
 from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.monitor_request import MonitorRequest, Where
 
 # A failure is made small before it is shown, which takes its time.
 pytestmark = pytest.mark.timeout(600)
@@ -30,7 +31,9 @@ class Watching:
         self.database = self.pair.database
         self.watchers: list[Watcher] = []
         # Those whose first dump is being prepared.
-        self.coming: list[tuple[Watcher, Iterator[None]]] = []
+        self.coming: list[tuple[Watcher, MonitorRequest, Iterator[None]]] = []
+        # Those of whom a change of conditions is.
+        self.changing: dict[Watcher, tuple[str, list[Test], dict[str, Where], Iterator[None]]] = {}
         self.past = [(self.database.transaction_id, self.pair.state)]
 
     @property
@@ -53,7 +56,7 @@ class Watching:
 
     def prepare(self) -> None:
         """Do some of the work for those who come, on what may not be visible yet."""
-        for _, steps in self.coming:
+        for *_, steps in [*self.coming, *self.changing.values()]:
             for _ in range(self.draw(below(4))):
                 next(steps, None)
 
@@ -113,13 +116,13 @@ class Watching:
         if watcher is not None:
             monitors = self.database.monitors
             wanted = monitors.parse(watcher.requests, watcher.version)
-            self.coming.append((watcher, monitors.prepare(wanted)))
+            self.coming.append((watcher, wanted, monitors.prepare(wanted)))
             self.prepare()
 
     def come(self) -> None:
         if self.coming:
-            watcher, _ = self.coming.pop(self.draw(below(len(self.coming))))
-            watcher.begin()
+            watcher, wanted, _ = self.coming.pop(self.draw(below(len(self.coming))))
+            watcher.begin(wanted)
             self.watchers.append(watcher)
 
     def fall_asleep(self) -> None:
@@ -146,31 +149,52 @@ class Watching:
             else:
                 assert self.database.settings.history_bytes < 10**9
 
-    def change_condition(self) -> None:
-        self.wake()
-        able = [w for w in self.watchers if w.version > 1 and w.watched]
+    def want_condition(self) -> None:
+        able = [w for w in self.watchers if w.version > 1 and w.watched and w not in self.changing]
         if not able:
             return
         watcher = pick(self.draw, able)
         name = pick(self.draw, watcher.watched)
         where = self.writer.condition(name)
+        monitors, json = self.database.monitors, {name: [{"where": where}]}
         try:
-            watcher.change_condition(name, where)
+            tests = watcher.tests(name, where)
         except Failure as failure:
             with pytest.raises(OvsdbError) as refused:
-                self.database.monitors.parse_change(watcher.monitor, {name: [{"where": where}]})
+                monitors.parse_change(watcher.monitor, json)
             assert refused.value.tag in failure.tags
+        else:
+            wanted = monitors.parse_change(watcher.monitor, json)
+            steps = monitors.prepare_change(watcher.monitor, wanted)
+            self.changing[watcher] = (name, tests, wanted, steps)
+            self.prepare()
+
+    def change_condition(self) -> None:
+        self.wake()
+        if self.changing:
+            watcher = pick(self.draw, self.changing)
+            name, tests, wanted, _ = self.changing.pop(watcher)
+            watcher.change_condition(name, tests, wanted)
 
     def leave(self) -> None:
         if self.watchers:
             self.cancel(self.watchers.pop(self.draw(below(len(self.watchers)))))
 
     def cancel(self, watcher: Watcher) -> None:
+        self.changing.pop(watcher, None)
         self.database.monitors.remove(watcher.monitor)
 
 
 ACTIONS = ["transact"] * 5 + ["watch", "come"] * 3
-ACTIONS += ["change_condition", "change_condition", "resume", "leave", "drop_unused"]
+ACTIONS += [
+    "want_condition",
+    "want_condition",
+    "change_condition",
+    "change_condition",
+    "resume",
+    "leave",
+    "drop_unused",
+]
 ACTIONS += ["fall_asleep", "wake"]
 
 
@@ -182,6 +206,7 @@ def small_steps(monkeypatch):
     monkeypatch.setattr(row_index, "_ROWS_PER_STEP", 1)
     monkeypatch.setattr(row_index, "_MOST_INDEXES", 3)
     monkeypatch.setattr(monitor, "_ROWS_PER_STEP", 1)
+    monkeypatch.setattr(gathering, "_ROWS_PER_STEP", 1)
 
 
 @examples(60)

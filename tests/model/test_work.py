@@ -173,7 +173,7 @@ def test_a_change_of_condition_costs_the_rows_that_it_brings(kind):
             wanted = {"Port": [{"where": [*clauses, WANTED[kind](n)]}]}
             change = monitors.parse_change(monitor, wanted)
             cost, updates = work(monitors.change_conditions, monitor, "m", change)
-            shown = orjson.loads(updates)["Port"]
+            shown = orjson.loads(b"".join(updates))["Port"]
             assert uuid(2, n)[1] in shown
             assert len(shown) <= 2 + 2 * (number - 1)
         # The second time, since the first one makes the index.
@@ -263,6 +263,18 @@ def test_what_nobody_uses_is_dropped():
     assert (monitors.n_row_indexes, monitors.n_caches) == (1, 1)
     monitors.drop_unused()
     assert (monitors.n_row_indexes, monitors.n_caches) == (0, 0)
+
+
+def test_what_is_put_together_for_one_who_does_not_come_is_dropped():
+    """And put together anew for one who comes nevertheless."""
+    database = filled(10, 10)
+    monitors = database.monitors
+    request = monitors.parse({"Port": [{"columns": ["text"], "where": [["text", "!=", "no"]]}]}, 2)
+    assert len(list(monitors.prepare(request))) > 0
+    monitors.drop_unused()
+    monitors.drop_unused()
+    transact(database, {"op": "delete", "table": "Port", "where": []})
+    assert monitors.initial(monitors.add(None, "m", request)) == [b"{}"]
 
 
 def test_indexes_of_rows_are_so_many_at_most():

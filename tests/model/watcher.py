@@ -13,6 +13,7 @@ from model import naive
 from model.naive import UNLIMITED, Datum, Failure, Row, State, Test
 from model.pair import Pair
 from ovncp.ovsdb.monitor import METHODS, Monitor
+from ovncp.ovsdb.monitor_request import MonitorRequest, Where
 
 KINDS = ("initial", "insert", "delete", "modify")
 Updates = dict[str, dict[str, Any]]
@@ -105,7 +106,7 @@ class Watched:
         return {name: self.table.columns[name].type.default for name in self.wanted} | row
 
 
-@dataclass
+@dataclass(eq=False)
 class Watcher:
     """A client with one monitor. `known` is what it knows, where it wants to be told all."""
 
@@ -145,33 +146,28 @@ class Watcher:
             for kinds in [watched.kinds, *watched.wanted.values()]
         )
 
-    def begin(self) -> None:
-        """Monitor, and take in the first dump."""
+    def begin(self, request: MonitorRequest) -> None:
+        """Monitor as in `request`, and take in the first dump."""
         monitors = self.pair.database.monitors
-        self.monitor = self.join()
+        self.monitor = monitors.add(self, self.name, request)
         empty = naive.empty(self.pair.schema)
         expected = self.expected(empty, self.pair.state, "initial")
         self.take(orjson.loads(b"".join(monitors.initial(self.monitor))), expected)
-
-    def join(self) -> Monitor:
-        """Its monitor, of which it has been told nothing yet."""
-        monitors = self.pair.database.monitors
-        return monitors.add(self, self.name, monitors.parse(self.requests, self.version))
 
     def resume(self, past_id: str, past: State) -> bool:
         """Monitor with what was known of the state `past`; false when that is forgotten."""
         database = self.pair.database
         if not database.history.includes(past_id):
             return False
-        self.monitor = self.join()
+        request = database.monitors.parse(self.requests, self.version)
+        self.monitor = database.monitors.add(self, self.name, request)
         self.known = self.visible(past)
         updates = orjson.loads(database.monitors.since(self.monitor, database.history, past_id))
         self.take(updates, self.expected(past, self.pair.state))
         return True
 
-    def change_condition(self, name: str, where: Any) -> None:
-        """Change the condition on the table `name`. Raises Failure where that is refused."""
-        tests = self.tests(name, where)
+    def change_condition(self, name: str, tests: list[Test], wanted: dict[str, Where]) -> None:
+        """Change the condition on the table `name` to `tests`, which is what is `wanted`."""
         state = self.pair.state
         before = {n: {u: w.shown(r) for u, r in state[n].items()} for n, w in self.watched.items()}
         self.watched[name].tests = tests
@@ -186,9 +182,8 @@ class Watcher:
         }
         self.name += "'"
         monitors = self.pair.database.monitors
-        wanted = monitors.parse_change(self.monitor, {name: [{"where": where}]})
         updates = monitors.change_conditions(self.monitor, self.name, wanted)
-        self.take(orjson.loads(updates or b"{}"), expected)
+        self.take(orjson.loads(b"".join(updates) or b"{}"), expected)
 
     def wake(self) -> bool:
         """Take in, as one update, all that it missed; false when that is forgotten."""

@@ -98,15 +98,9 @@ class Dump:
         piece.data = b"".join([b"," + encode(row) for row in found if row is not None])
 
 
-def joined(rows: Iterator[bytes]) -> list[bytes]:
+def joined(rows: list[bytes]) -> list[bytes]:
     """`rows`, joined by commas, for a dump that nobody else is given."""
     pieces: list[bytes] = []
-    batch: list[bytes] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == ROWS_PER_PIECE:
-            pieces += [b",".join(batch), b","]
-            batch = []
-    if batch:
-        return [*pieces, b",".join(batch)]
-    return pieces[:-1]
+    for start in range(0, len(rows), ROWS_PER_PIECE):
+        pieces += [b",", b",".join(rows[start : start + ROWS_PER_PIECE])]
+    return pieces[1:]

@@ -9,13 +9,15 @@ What takes long, a first dump above all, has a method that does it beforehand st
 between the database goes on; what became of it meanwhile is little, and is made up for at the end.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ovncp.ovsdb.aspect import AnyOf
 from ovncp.ovsdb.condition_index import ConditionIndex
 from ovncp.ovsdb.dump import joined
 from ovncp.ovsdb.errors import json_text
+from ovncp.ovsdb.gathering import Gathering
 from ovncp.ovsdb.history import History
 from ovncp.ovsdb.missed import Missed
 from ovncp.ovsdb.monitor_request import (
@@ -32,6 +34,8 @@ from ovncp.ovsdb.update import INITIAL, Form, Shape, table_updates
 
 _MOST_IDLE_SHAPES = 256
 _ROWS_PER_STEP = 32
+
+_NONE = AnyOf(())
 
 METHODS = {1: "update", 2: "update2", 3: "update3"}
 
@@ -64,14 +68,18 @@ class Group:
 
 
 class Monitor:
-    """One monitor of `owner`. `version` is 1, 2 or 3 for "update", "update2" or "update3"."""
+    """One monitor of `owner`. `version` is 1, 2 or 3 for "update", "update2" or "update3".
 
-    __slots__ = ("group", "id_bytes", "owner", "version")
+    `gathered` is what was put together for it beforehand, by the tables' names.
+    """
+
+    __slots__ = ("gathered", "group", "id_bytes", "owner", "version")
 
     def __init__(self, owner: Any, monitor_id: Any, version: int) -> None:
         self.owner = owner
         self.version = version
         self.group: Group
+        self.gathered: dict[str, Gathering] = {}
         self.rename(monitor_id)
 
     @property
@@ -83,12 +91,15 @@ class Monitor:
         """Use `monitor_id`, any JSON value, in the notifications; for a monitor in no group."""
         self.id_bytes = json_text(monitor_id).encode()
 
-    def message(self, updates: bytes, transaction_id: str) -> bytes:
-        """The notification with the `<table-updates>` object `updates`."""
+    def message(self, transaction_id: str, *updates: bytes) -> list[bytes]:
+        """The notification with the `<table-updates>` object that `updates` are the parts of."""
+        head = b'{"id":null,"method":"%b","params":[%b,' % (
+            METHODS[self.version].encode(),
+            self.id_bytes,
+        )
         if self.version == 3:
-            updates = b'"%b",%b' % (transaction_id.encode(), updates)
-        method = METHODS[self.version].encode()
-        return b'{"id":null,"method":"%b","params":[%b,%b]}' % (method, self.id_bytes, updates)
+            head = b'%b"%b",' % (head, transaction_id.encode())
+        return [head, *updates, b"]}"]
 
 
 class Notification:
@@ -107,7 +118,7 @@ class _Watched:
     `everyone` has the groups that see all of it, `conditions` those that see some rows.
     """
 
-    __slots__ = ("conditions", "everyone", "rows", "shapes", "table")
+    __slots__ = ("conditions", "everyone", "gatherings", "rows", "shapes", "table")
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -115,6 +126,7 @@ class _Watched:
         self.everyone: dict[Group, None] = {}
         self.conditions = ConditionIndex()
         self.rows = RowIndexes(table)
+        self.gatherings: dict[Gathering, None] = {}
 
     def join(self, group: Group, monitored: MonitoredTable) -> None:
         monitored.shape.n_monitors += 1
@@ -136,37 +148,38 @@ class _Watched:
         """Note that the row `uuid`, which was `old`, is `new` now, due to `change`."""
         for shape in self.shapes.values():
             shape.forget(uuid)
+        for gathering in self.gatherings:
+            gathering.touch(uuid)
         self.rows.change(uuid, old, new, change.columns)
 
-    def matching(self, condition: AnyOf) -> Iterator[Row]:
-        """The rows that meet `condition`."""
+    def gathering(
+        self, show: Callable[[Row], bytes | None], one: AnyOf | None, other: AnyOf | None
+    ) -> Gathering:
+        """For the rows that meet only one of two conditions, and perhaps others."""
         found: dict[str, None] = {}
-        for aspect, values in condition.by_aspect.items():
-            found.update(dict.fromkeys(self.rows.find(aspect, values)))
-        return self._existing(found)
+        if one is None or other is None:
+            found = dict.fromkeys(self.table.rows)
+        else:
+            for aspect, values in one.unlike(other):
+                if values:
+                    found.update(dict.fromkeys(self.rows.find(aspect, values)))
+        gathering = Gathering(self.table.rows, show, found)
+        self.gatherings[gathering] = None
+        return gathering
 
-    def differing(self, one: AnyOf, other: AnyOf) -> Iterator[Row]:
-        """All rows that meet only one of two conditions, and perhaps others."""
-        found: dict[str, None] = {}
-        for aspect, values in one.unlike(other):
-            if values:
-                found.update(dict.fromkeys(self.rows.find(aspect, values)))
-        return self._existing(found)
+    def end(self, gathering: Gathering) -> None:
+        """Tell `gathering` of no more changes."""
+        gathering.current = False
+        self.gatherings.pop(gathering, None)
 
-    def encode(self, shape: Shape, rows: list[Row]) -> Iterator[None]:
-        """Have `shape` show `rows`, step by step, as far as they still exist."""
-        for number, row in enumerate(rows, 1):
-            if self.table.rows.get(row.uuid) is row:
-                shape.row(row)
-            if not number % _ROWS_PER_STEP:
-                yield
 
-    def _existing(self, uuids: Iterable[str]) -> Iterator[Row]:
-        rows = self.table.rows
-        for uuid in uuids:
-            row = rows.get(uuid)
-            if row is not None:
-                yield row
+def _in_parts(rows: dict[str, list[bytes]]) -> list[bytes]:
+    """The parts of the `<table-updates>` with these rows, each table's in parts."""
+    parts: list[bytes] = []
+    for name, updates in rows.items():
+        if updates:
+            parts += [b'%b"%b":{' % (b"}," if parts else b"{", name.encode()), *updates]
+    return [*parts, b"}}"] if parts else [b"{}"]
 
 
 class Monitors:
@@ -218,6 +231,7 @@ class Monitors:
     def add(self, owner: Any, monitor_id: Any, request: MonitorRequest) -> Monitor:
         """A new monitor for `request`."""
         monitor = Monitor(owner, monitor_id, request.version)
+        monitor.gathered = request.gathered
         self._join(monitor, {name: self._monitored(r) for name, r in request.tables.items()})
         return monitor
 
@@ -274,6 +288,8 @@ class Monitors:
         self._missed = None
         for watched in self._watched.values():
             watched.rows.drop_unused()
+            for gathering in [each for each in watched.gatherings if not each.was_used()]:
+                watched.end(gathering)
             for shape in watched.shapes.values():
                 shape.drop_unused()
 
@@ -289,24 +305,38 @@ class Monitors:
                 yield from self._shape(wanted).refresh()
             else:
                 yield from watched.rows.prepare(condition)
-                yield from watched.encode(self._shape(wanted), list(watched.matching(condition)))
+                gathering = self._gather_initial(name, self._shape(wanted), condition)
+                request.gathered[name] = gathering
+                yield from gathering.gather()
+
+    def _gather_initial(self, name: str, shape: Shape, condition: AnyOf) -> Gathering:
+        def show(row: Row) -> bytes | None:
+            return shape.row(row) if condition.matches(row.values) else None
+
+        return self._watched[name].gathering(show, condition, _NONE)
+
+    def _found(self, monitor: Monitor, name: str, gather: Callable[[], Gathering]) -> list[bytes]:
+        """What was gathered for `monitor` beforehand, or is now."""
+        gathering = monitor.gathered.pop(name, None)
+        if gathering is None or not gathering.current:
+            gathering = gather()
+        found = gathering.found()
+        self._watched[name].end(gathering)
+        return found
 
     def initial(self, monitor: Monitor) -> list[bytes]:
         """The `<table-updates>` of the first dump, in parts."""
-        parts: list[bytes] = []
-        for name, monitored in monitor.group.tables.items():
-            rows = self._initial_rows(name, monitored)
-            if rows:
-                parts += [b'%b"%b":{' % (b"}," if parts else b"{", name.encode()), *rows]
-        return [*parts, b"}}"] if parts else [b"{}"]
+        tables = monitor.group.tables
+        return _in_parts({name: self._initial_rows(monitor, name, tables[name]) for name in tables})
 
-    def _initial_rows(self, name: str, monitored: MonitoredTable) -> list[bytes]:
+    def _initial_rows(self, monitor: Monitor, name: str, monitored: MonitoredTable) -> list[bytes]:
         shape, condition = monitored.shape, monitored.where.condition
         if not shape.select & INITIAL:
             return []
         if condition is None:
             return shape.dump()
-        return joined(map(shape.row, self._watched[name].matching(condition)))
+        gather = partial(self._gather_initial, name, shape, condition)
+        return joined(self._found(monitor, name, gather))
 
     def prepare_since(
         self, request: MonitorRequest, history: History, known_id: str
@@ -350,24 +380,22 @@ class Monitors:
     def prepare_change(self, monitor: Monitor, change: dict[str, Where]) -> Iterator[None]:
         """Do beforehand, step by step, most of what `change_conditions` has to do."""
         for name, where in change.items():
-            monitored = monitor.group.tables[name]
-            watched, old, new = self._watched[name], monitored.where.condition, where.condition
-            if old is None:
+            old = monitor.group.tables[name]
+            if where.digest == old.where.digest:
                 continue
-            if new is None:
-                rows = list(watched.table.rows.values())
-            else:
-                yield from watched.rows.prepare(old)
-                yield from watched.rows.prepare(new)
-                rows = [row for row in watched.differing(old, new) if new.matches(row.values)]
-            yield from watched.encode(monitored.shape, rows)
+            for condition in (old.where.condition, where.condition):
+                if condition is not None:
+                    yield from self._watched[name].rows.prepare(condition)
+            gathering = monitor.gathered[name] = self._gather_difference(name, old, where)
+            yield from gathering.gather()
 
     def change_conditions(
         self, monitor: Monitor, new_id: Any, change: dict[str, Where]
-    ) -> bytes | None:
-        """Give `monitor` a new id and new conditions; the `<table-updates>` due to these, if any.
+    ) -> list[bytes]:
+        """Give `monitor` a new id and new conditions.
 
-        The work is for the rows that meet a clause which only one of the conditions has.
+        Returns the parts of the `<table-updates>` due to these, if there are any. The work is for
+        the rows that meet a clause which only one of the conditions has.
         """
         tables = dict(monitor.group.tables)
         rows: dict[str, list[bytes]] = {}
@@ -375,28 +403,24 @@ class Monitors:
             old = tables[name]
             if where.digest != old.where.digest:
                 tables[name] = MonitoredTable(old.shape, where)
-                rows[name] = list(self._condition_difference(name, old, where))
+                gather = partial(self._gather_difference, name, old, where)
+                rows[name] = joined(self._found(monitor, name, gather))
         self.remove(monitor)
         monitor.rename(new_id)
         self._join(monitor, tables)
-        return table_updates(rows) if any(rows.values()) else None
+        return _in_parts(rows) if any(rows.values()) else []
 
-    def _condition_difference(self, name: str, old: MonitoredTable, new: Where) -> Iterator[bytes]:
-        watched = self._watched[name]
-        before, after = old.where.condition, new.condition
-        if before is None or after is None:
-            candidates: Iterable[Row] = watched.table.rows.values()
-        else:
-            candidates = watched.differing(before, after)
-        for row in candidates:
+    def _gather_difference(self, name: str, old: MonitoredTable, new: Where) -> Gathering:
+        shape, before, after = old.shape, old.where.condition, new.condition
+
+        def show(row: Row) -> bytes | None:
             was_seen = before is None or before.matches(row.values)
             is_seen = after is None or after.matches(row.values)
             if was_seen == is_seen:
-                continue
-            shape = old.shape
-            update = shape.inserted(row) if is_seen else shape.update(row.uuid, row.values, None)
-            if update is not None:
-                yield update
+                return None
+            return shape.inserted(row) if is_seen else shape.update(row.uuid, row.values, None)
+
+        return self._watched[name].gathering(show, before, after)
 
     # Changes
 
@@ -462,5 +486,5 @@ def _tell_concerned(
 def _messages(group: Group, updates: bytes, transaction_id: str) -> Iterator[Notification]:
     """The notifications of `group`, one for each id and form that its monitors have."""
     for audience in group.audiences.values():
-        message = next(iter(audience)).message(updates, transaction_id)
+        message = b"".join(next(iter(audience)).message(transaction_id, updates))
         yield Notification(audience, message)

@@ -13,6 +13,7 @@ from ovncp.ovsdb import condition
 from ovncp.ovsdb.aspect import AnyOf, any_of
 from ovncp.ovsdb.condition import Clause
 from ovncp.ovsdb.errors import OvsdbError, json_text, syntax_error
+from ovncp.ovsdb.gathering import Gathering
 from ovncp.ovsdb.parser import Member, is_array, is_boolean, is_object, parse
 from ovncp.ovsdb.schema import VERSION, Column
 from ovncp.ovsdb.table import Table
@@ -63,13 +64,17 @@ class TableRequest:
 
 
 class MonitorRequest:
-    """What a monitor wants, by the tables' names. `version` is 1, 2 or 3 (see `Monitor`)."""
+    """What a monitor wants, by the tables' names. `version` is 1, 2 or 3 (see `Monitor`).
 
-    __slots__ = ("tables", "version")
+    `gathered` is what was put together for it beforehand, by the tables' names.
+    """
+
+    __slots__ = ("gathered", "tables", "version")
 
     def __init__(self, tables: dict[str, TableRequest], version: int) -> None:
         self.tables = tables
         self.version = version
+        self.gathered: dict[str, Gathering] = {}
 
     @property
     def shows_unstored(self) -> bool:

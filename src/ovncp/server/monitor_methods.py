@@ -193,8 +193,8 @@ class _Change:
         updates = monitors.change_conditions(self._monitor, self._new_id, self._wanted)
         del session.monitors[self._key]
         session.monitors[self._monitor.id_bytes] = (self._monitor, self._runner)
-        if updates is not None:
-            session.send(self._monitor.message(updates, self._database.transaction_id))
+        if updates:
+            session.send(*self._monitor.message(self._database.transaction_id, *updates))
         self._request.reply({})
 
 

@@ -349,12 +349,7 @@ class Session:
     def reply(self, id_bytes: bytes, *result: bytes) -> None:
         """See `Requester.reply`; `result` may be in parts."""
         self._n_unanswered -= 1
-        parts = (b'{"id":', id_bytes, b',"result":', *result, b',"error":null}')
-        if total_bytes(parts) < _SHARED_BYTES:
-            self.send(b"".join(parts))
-        else:
-            # Not copied, since others may be sent the same.
-            self.send(*parts)
+        self.send(b'{"id":', id_bytes, b',"result":', *result, b',"error":null}')
 
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """See `Requester.reply_error`."""
@@ -369,6 +364,9 @@ class Session:
         """Send one message that consists of `parts`, after the updates that it must not precede."""
         if self._behind:
             self.catch_up()
+        # What is large is not copied, since others may be sent the same.
+        if len(parts) > 1 and total_bytes(parts) < _SHARED_BYTES:
+            parts = (b"".join(parts),)
         if self._is_congested or self.output.n_bytes > HIGH_WATER_BYTES:
             self._add_to_backlog(total_bytes(parts))
         if self._closing:
@@ -458,7 +456,7 @@ class Session:
             COUNTERS["monitor_merged"] += 1
             updates = database.monitors.since(monitor, database.history, since)
             if updates != b"{}":
-                self.send(monitor.message(updates, database.transaction_id))
+                self.send(*monitor.message(database.transaction_id, updates))
 
     def forget_monitor(self, key: bytes) -> None:
         """Drop a monitor."""
