@@ -68,6 +68,11 @@ class Dev:
         """`ovn-nbctl` at one of the servers."""
         return run("ovn-nbctl", f"--db={self.server(number)}", "--timeout=30", *args)
 
+    def takes_writes(self, number: int) -> bool:
+        """Whether a write comes through at one of the servers."""
+        command = ["ovn-nbctl", f"--db={self.server(number)}", "--timeout=5", "set", "NB_Global"]
+        return not subprocess.run([*command, ".", "options:x=y"], capture_output=True).returncode
+
     def flows(self, number: int, switch: str) -> str:
         """The flows of `switch` as one of the servers has them."""
         return run("ovn-sbctl", f"--db={self.server(number)}", "dump-flows", switch)
@@ -160,11 +165,49 @@ def test_nothing_outlives_it_even_when_it_is_killed(running: Dev, home: Path) ->
     wait_for(lambda: not processes_of(home), "the children to end", 20)
 
 
+# PostgreSQL runs as another user where we are root, who has to reach the directory.
+
+
+def test_postgresql_dies_and_comes_back_with_all_it_had(home: Path, port: int) -> None:
+    home.chmod(0o711)
+    with Dev(home, "--engine=postgresql", f"--port={port}").wait_until_it_serves() as dev:
+        assert f"kill -9 $(cat $D/postgres.pid) {' ' * 30} PostgreSQL\n" in dev.output
+        dev.nbctl(1, "--wait=sb", "ls-add", "web")
+        assert "ls_in_l2_lkup" in dev.flows(2, "web")
+        dev.kill9("postgres")
+        dev.wait_until_it_is_back("postgres")
+        # A server refuses writes until it has found out that the engine is back.
+        wait_for(lambda: dev.takes_writes(3), "writes to go on")
+        dev.nbctl(3, "--wait=sb", "ls-add", "app")
+        assert "ls_in_l2_lkup" in dev.flows(1, "app")
+        assert dev.stop() == 0
+        assert "Traceback" not in dev.output
+    assert processes_of(home) == []
+    with Dev(home).wait_until_it_serves() as again:
+        assert "(web)" in again.nbctl(3, "ls-list")
+        again.process.kill()
+        again.process.wait()
+        wait_for(lambda: not processes_of(home), "the children to end", 20)
+
+
+def test_a_directory_that_postgresql_cannot_reach(home: Path, port: int) -> None:
+    home.chmod(0o700)
+    with Dev(home, "--engine=postgresql", f"--port={port}") as dev:
+        if os.getuid() == 0:
+            assert dev.process.wait(20) == 1
+            assert "name another directory with --data-dir" in dev.output.splitlines()[-1]
+        else:
+            dev.wait_until_it_serves()
+
+
 # What stands in the way: one line each, before anything is started.
 
 
 def test_etcd_that_is_not_installed(home: Path) -> None:
-    script = "import sys; from ovncp.cli import dev_cluster as d; d.find = lambda name: None; "
+    script = (
+        "import sys; from ovncp.cli import dev_cluster as d, dev_engines as e; "
+        "e.find = lambda name: None; "
+    )
     done = subprocess.run(
         [OVNCP.replace("ovncp", "python"), "-c", script + "sys.exit(d.main(sys.argv[1:]))"],
         cwd=home, capture_output=True, text=True,
@@ -191,6 +234,13 @@ def test_another_port_than_the_last_time(home: Path) -> None:
         assert "was made with --port=20000: leave --port out" in dev.refusal()
 
 
+def test_another_engine_than_the_last_time(home: Path) -> None:
+    (home / "var").mkdir()
+    (home / "var" / "engine").write_text("postgresql\n")
+    with Dev(home, "--engine=etcd") as dev:
+        assert "was made with --engine=postgresql: leave --engine out" in dev.refusal()
+
+
 def test_a_schema_that_is_missing(home: Path, port: int) -> None:
     with Dev(home, f"--port={port}", f"--schema-dir={home}") as dev:
         assert dev.process.wait(60) == 1
@@ -198,7 +248,9 @@ def test_a_schema_that_is_missing(home: Path, port: int) -> None:
         assert processes_of(home) == []
 
 
-@pytest.mark.parametrize("options", [["--port=http"], ["--port=65530"], ["now"], ["--bogus"]])
+@pytest.mark.parametrize(
+    "options", [["--port=http"], ["--port=65530"], ["--engine=etc"], ["now"], ["--bogus"]]
+)
 def test_a_mistake_in_the_options(home: Path, options: list[str]) -> None:
     with Dev(home, *options) as dev:
-        assert options[0].removeprefix("--port=") in dev.refusal()
+        assert options[0].rpartition("=")[2] in dev.refusal()

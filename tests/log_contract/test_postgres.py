@@ -11,10 +11,9 @@ import pytest
 
 from engines import Postgres, make_certificate
 from log_contract.faults import load, opened
-from ovncp.log import postgres as backend
-from ovncp.log.base import Entry, LogError
+from ovncp.log.base import LeaseLost, LogError
 from ovncp.log.contract.bench import SCHEMA
-from ovncp.log.contract.case import entries_from, expected, fill
+from ovncp.log.contract.case import entries_from, expected, fill, text
 from ovncp.log.postgres import PostgresLog
 from ovncp.log.postgres_schema import MIGRATIONS
 
@@ -44,11 +43,21 @@ async def test_first_openers_make_the_tables_together(server):
 async def test_tables_of_a_later_version_are_left_alone(server):
     async with opened(server.url("later")):
         connection = await connect(server)
-        later = len(MIGRATIONS) + 1
+        later = max(MIGRATIONS) + 1
         await connection.execute("INSERT INTO ovncp.migration VALUES ($1)", later)
         with pytest.raises(LogError, match="later version"):
             await PostgresLog.open(server.url("later"))
         await connection.execute("DELETE FROM ovncp.migration WHERE version = $1", later)
+        await connection.close()
+
+
+async def test_tables_of_before_the_first_release_are_left_alone(server):
+    async with opened(server.url("earlier")):
+        connection = await connect(server)
+        await connection.execute("UPDATE ovncp.migration SET version = 3")
+        with pytest.raises(LogError, match="version 3, made before the first release"):
+            await PostgresLog.open(server.url("earlier"))
+        await connection.execute("UPDATE ovncp.migration SET version = $1", min(MIGRATIONS))
         await connection.close()
 
 
@@ -84,38 +93,97 @@ async def test_a_commit_is_durable_whatever_the_default(server):
     await reopened.close()
 
 
-async def test_an_append_too_large_for_a_statement_takes_several(server, monkeypatch):
-    monkeypatch.setattr(backend, "_PART_BYTES", 1000)
-    large = [b'"%d"' % n + b"x" * size for n, size in enumerate((10, 2500, 990, 1, 4000))]
-    async with opened(server.url("large")) as log:
-        await fill(log, 1)
-        await log.append(2, large)
-        await log.append(7, [b"y" * 3000])
-        wanted = [Entry(i, data) for i, data in enumerate([*large, b"y" * 3000], 2)]
-        assert (await entries_from(log, 1))[1:] == wanted
-        assert await entries_from(log, 3) == wanted[1:]
-
-
-async def test_pieces_of_a_snapshot_that_came_to_nothing_are_swept_up(server):
+async def test_pieces_that_came_to_nothing_are_swept_up(server):
     async with opened(server.url("swept")) as log:
-        await fill(log, 2)
+        large = [b'"%s"' % (b"x" * 3_000_000), text(2)]
+        await log.append(1, large)
+        await log.append(3, [text(3)])
         await log.save_snapshot(1, b"{}")
-        await log.save_snapshot(2, b"{}")
         connection = await connect(server)
         await connection.execute(
-            "INSERT INTO ovncp.piece VALUES ('swept', 'dead', 0, '', now() - interval '2 hours'), "
-            "('swept', 'alive', 0, '', now())"
+            "UPDATE ovncp.piece SET staged = now() - interval '2 hours' WHERE database = 'swept'; "
+            "INSERT INTO ovncp.piece VALUES "
+            "('swept', 'dead', 0, '', now() - interval '2 hours'), ('swept', 'alive', 0, '', now())"
         )
-        await log.compact(2)
-        left = await connection.fetch("SELECT snapshot FROM ovncp.piece WHERE database = 'swept'")
-        assert len(left) == 2 and ("alive",) in left
-        assert not await connection.fetchval(
-            "SELECT count(*) FROM ovncp.entry WHERE database = 'swept'"
-        )
+        await log.compact(1)
+        assert await pieces(connection, "swept") == {"batch": 3, "snapshot": 1, "alive": 1}
+        assert (await entries_from(log, 2))[0].data == large[1]
+        await log.save_snapshot(3, b"{}")
+        await log.compact(3)
+        assert await pieces(connection, "swept") == {"snapshot": 1, "alive": 1}
+        n_batches = "SELECT count(*) FROM ovncp.batch WHERE database = 'swept'"
+        assert await connection.fetchval(n_batches) == 0
         await connection.close()
-    usage_log = await PostgresLog.open(server.url("swept"))
-    assert (await usage_log.usage()).used > 1_000_000
-    await usage_log.close()
+        assert (await log.usage()).used > 1_000_000
+
+
+async def pieces(connection: asyncpg.Connection, database: str) -> dict[str, int]:
+    """How many pieces there are, by what they belong to, or by the stage if to nothing."""
+    rows = await connection.fetch(
+        """
+        SELECT CASE WHEN stage IN (SELECT stage FROM ovncp.snapshot) THEN 'snapshot'
+            WHEN stage IN (SELECT stage FROM ovncp.batch) THEN 'batch' ELSE stage END AS owner,
+            count(*)
+        FROM ovncp.piece WHERE database = $1 GROUP BY owner
+        """,
+        database,
+    )
+    return {row["owner"]: row["count"] for row in rows}
+
+
+async def test_a_large_batch_whose_pieces_are_gone_is_not_appended(server, monkeypatch):
+    async with opened(server.url("gone")) as log:
+        connection = await connect(server)
+        propose = PostgresLog._propose
+
+        async def propose_late(log, *arguments):
+            await connection.execute("DELETE FROM ovncp.piece WHERE database = 'gone'")
+            return await propose(log, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PostgresLog, "_propose", propose_late)
+            with pytest.raises(LogError, match="deleted meanwhile"):
+                await log.append(1, [b'"%s"' % (b"x" * 3_000_000)])
+        await connection.close()
+        await fill(log, 1)
+        assert await entries_from(log, 1) == expected(1, 1)
+
+
+async def test_a_guard_is_held_until_the_append_is_over(server):
+    """Whoever seizes it waits for an append that has begun with it, however long that takes."""
+    async with opened(server.url("guard")) as log:
+        thief = await PostgresLog.open(server.url("guard"))
+        lease = await log.acquire("a", 60_000)
+        connection = await connect(server)
+        blocking = connection.transaction()
+        await blocking.start()
+        await connection.execute("SELECT FROM ovncp.head WHERE database = 'guard' FOR UPDATE")
+        order = []
+
+        async def note(what, deed):
+            await deed
+            order.append(what)
+
+        append = asyncio.create_task(note("append", log.append(1, [text(1)], [lease])))
+        await until_waiting(connection, 1)
+        theft = asyncio.create_task(note("theft", thief.seize("a", 60_000)))
+        await until_waiting(connection, 2)
+        await blocking.rollback()
+        await asyncio.gather(append, theft)
+        assert order == ["append", "theft"]
+        with pytest.raises(LeaseLost):
+            await log.append(2, [text(2)], [lease])
+        await connection.close()
+        await thief.close()
+
+
+async def until_waiting(connection: asyncpg.Connection, count: int) -> None:
+    """Return when so many wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    async with asyncio.timeout(20):
+        while await connection.fetchval(waiting) != count:
+            await connection.execute("SELECT pg_stat_clear_snapshot()")
+            await asyncio.sleep(0.01)
 
 
 async def test_a_password_is_asked_for_and_never_shown(server):

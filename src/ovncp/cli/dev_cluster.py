@@ -1,8 +1,8 @@
 """`ovncp dev-cluster`: a whole cluster on this machine, to try what happens when parts of it die.
 
-Three members of etcd, three servers of both databases over it, and two `ovn-northd`s, in one
-directory that has all that is theirs. Whatever dies is started again after a pause, long enough
-to see the others go on without it.
+An engine (three members of etcd, or PostgreSQL), three servers of both databases over it, and two
+`ovn-northd`s, in one directory that has all that is theirs. Whatever dies is started again after
+a pause, long enough to see the others go on without it.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import ovncp
 from ovncp.cli import options
+from ovncp.cli.dev_engines import ENGINES, DevEngine
 from ovncp.cli.foreground import NO_NORTHD, OURS, Foreground, daemon_options, find, show
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.server import preflight, provision
@@ -26,7 +27,8 @@ PROGRAM = "ovncp dev-cluster"
 OPTIONS = (
     Option("data-dir", Argument.REQUIRED, "", "DIR", "where all is kept (./var/dev-cluster)"),
     Option("schema-dir", Argument.REQUIRED, "", "DIR", "where OVN's schemas are (/usr/share/ovn)"),
-    Option("port", Argument.REQUIRED, "", "PORT", "the first of nine TCP ports (16641)"),
+    Option("engine", Argument.REQUIRED, "", "NAME", "etcd or postgresql (etcd)"),
+    Option("port", Argument.REQUIRED, "", "PORT", "the first of its TCP ports (16641)"),
 )
 # What shows how the parts take it when another one dies; their logs have the rest.
 SERVERS_SAY = ("-vconsole:warn", "-vclustered:console:info")
@@ -35,38 +37,41 @@ NUMBERS = (1, 2, 3)
 NORTHDS = (1, 2)
 SCHEMAS = {"OVN_Northbound": "ovn-nb.ovsschema", "OVN_Southbound": "ovn-sb.ovsschema"}
 
+_DEFAULT_ENGINE = "etcd"
 _DEFAULT_PORT = 16641
 _HIGHEST_PORT = 65535
-_ETCD_CLIENTS = 3  # past the servers' ports
-_ETCD_PEERS = 6
-_PREFIX = "dev-cluster"
 _FIRST_LEADER_MSEC = 60_000  # on a machine that is busy
+_ENGINE_SECONDS = 10.0
 _NORTHD_SECONDS = 5.0
 _SERVER_SECONDS = 20.0
-_ETCD_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The command line, checked. `port` is the first one, see `ports`."""
+    """The command line, checked. `port` is the first one: three for the servers, then the engine's.
+
+    `engine` is a key of `ENGINES`.
+    """
 
     data_dir: Path
     schema_dir: Path
+    engine: str
     port: int
 
     @property
     def ports(self) -> range:
-        """Three for the servers, three for etcd's clients, three for its members."""
-        return range(self.port, self.port + 9)
+        """All of them."""
+        return range(self.port, self.port + len(NUMBERS) + ENGINES[self.engine].n_ports)
 
 
 def usage() -> str:
     """The text of --help."""
     head = (
         f"usage: {PROGRAM} [OPTION...]\n"
-        "Runs, until Ctrl-C, three members of etcd, three servers of the Northbound and the\n"
-        "Southbound over it, and two ovn-northds, for trying what a cluster does when parts of it\n"
-        "die. All of it is kept in one directory, and is there again the next time.\n"
+        "Runs, until Ctrl-C, three members of etcd (or a PostgreSQL), three servers of the\n"
+        "Northbound and the Southbound over it, and two ovn-northds, for trying what a cluster\n"
+        "does when parts of it die. All of it is kept in one directory, and is there again the\n"
+        "next time.\n"
     )
     return head + options.describe("Options", (*OPTIONS, options.GENERAL_OPTIONS[0]))
 
@@ -77,30 +82,43 @@ def settings_of(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         raise Refused(f"{parsed.arguments[0]!r} is no option; --help has those that are")
     data_dir = Path(parsed.last("data-dir") or "var/dev-cluster").absolute()
     schema_dir = parsed.last("schema-dir") or environment.get("OVNCP_SCHEMA_DIR", "/usr/share/ovn")
-    return Settings(data_dir, Path(schema_dir).absolute(), _port(parsed.last("port"), data_dir))
+    return Settings(
+        data_dir,
+        Path(schema_dir).absolute(),
+        _engine(parsed.last("engine"), data_dir),
+        _port(parsed.last("port"), data_dir),
+    )
+
+
+def _engine(text: str | None, data_dir: Path) -> str:
+    """The engine: as it was the last time, as the data are there."""
+    name = _as_before("engine", text, data_dir) or _DEFAULT_ENGINE
+    if name not in ENGINES:
+        raise Refused(f"--engine: {name!r} is none of these: {', '.join(ENGINES)}")
+    return name
 
 
 def _port(text: str | None, data_dir: Path) -> int:
     """The first port: as it was the last time, as etcd's members know each other by theirs."""
-    kept = _kept_port(data_dir)
-    if text is None:
-        return kept or _DEFAULT_PORT
     highest = _HIGHEST_PORT - 8
+    text = _as_before("port", text, data_dir) or str(_DEFAULT_PORT)
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= highest:
         raise Refused(f"--port: {text!r} is no port, a number from 1 to {highest}")
-    if kept not in (None, int(text)):
-        advice = "leave --port out, or name another directory with --data-dir"
-        raise Refused(f"the cluster in {data_dir} was made with --port={kept}: {advice}")
     return int(text)
 
 
-def _kept_port(data_dir: Path) -> int | None:
+def _as_before(option: str, text: str | None, data_dir: Path) -> str | None:
+    """What an option was the last time, if there was one, or else `text`."""
     try:
-        return int((data_dir / "port").read_text())
+        kept = (data_dir / option).read_text().strip()
     except FileNotFoundError:
-        return None
+        return text
     except (OSError, ValueError) as error:
-        raise Refused(f"cannot read {data_dir}/port ({error}): remove {data_dir}") from error
+        raise Refused(f"cannot read {data_dir}/{option} ({error}): remove {data_dir}") from error
+    if text not in (None, kept):
+        advice = f"leave --{option} out, or name another directory with --data-dir"
+        raise Refused(f"the cluster in {data_dir} was made with --{option}={kept}: {advice}")
+    return kept
 
 
 def main(argv: Sequence[str]) -> int:
@@ -111,12 +129,10 @@ def main(argv: Sequence[str]) -> int:
             print(usage(), end="")
             return 0
         settings = settings_of(parsed, os.environ)
-        etcd = find("etcd")
-        if etcd is None:
-            raise Refused("etcd is not installed (on Debian: apt-get install etcd-server)")
+        engine = engine_of(settings)
         lock = check(settings)
         try:
-            asyncio.run(DevCluster(settings, etcd, find("ovn-northd")).run())
+            asyncio.run(DevCluster(settings, engine, find("ovn-northd")).run())
         finally:
             os.close(lock)
     except (OptionError, Refused, Failed) as error:
@@ -131,45 +147,16 @@ def check(settings: Settings) -> int:
     for port in settings.ports:
         preflight.check_port_is_free(port, "--port")
     (settings.data_dir / "port").write_text(f"{settings.port}\n")
+    (settings.data_dir / "engine").write_text(f"{settings.engine}\n")
     return lock
 
 
-def etcd_program(number: int, settings: Settings, etcd: str) -> Program:
-    """A member of etcd."""
-    name = f"etcd-{number}"
-    log = settings.data_dir / f"{name}.log"
-    clients, peers = _etcd_clients(number, settings), _peers_url(number, settings)
-    members = ",".join(f"etcd-{other}={_peers_url(other, settings)}" for other in NUMBERS)
-    argv = (
-        etcd,
-        f"--name={name}",
-        f"--data-dir={settings.data_dir / name}",
-        f"--listen-client-urls=http://{clients}",
-        f"--advertise-client-urls=http://{clients}",
-        f"--listen-peer-urls={peers}",
-        f"--initial-advertise-peer-urls={peers}",
-        f"--initial-cluster={members}",
-        "--logger=zap",
-    )
-    pidfile = settings.data_dir / f"{name}.pid"
-    return Program(name, argv, f"tcp:{clients}", pidfile=pidfile, log=log)
+def engine_of(settings: Settings) -> DevEngine:
+    """The engine that is to run. Raises Refused if it is not installed."""
+    return ENGINES[settings.engine](settings.data_dir, settings.ports[len(NUMBERS) :])
 
 
-def _etcd_clients(number: int, settings: Settings) -> str:
-    return f"{LOOPBACK}:{settings.ports[_ETCD_CLIENTS + number - 1]}"
-
-
-def _peers_url(number: int, settings: Settings) -> str:
-    return f"http://{LOOPBACK}:{settings.ports[_ETCD_PEERS + number - 1]}"
-
-
-def location(database: str, settings: Settings) -> str:
-    """The URL of one of the two databases."""
-    hosts = ",".join(_etcd_clients(number, settings) for number in NUMBERS)
-    return f"etcd://{hosts}/{_PREFIX}?db={database}"
-
-
-def server_program(number: int, settings: Settings) -> Program:
+def server_program(number: int, settings: Settings, engine: DevEngine) -> Program:
     """A server of both databases."""
     name, address = f"server-{number}", _address(number, settings)
     argv = (
@@ -179,7 +166,7 @@ def server_program(number: int, settings: Settings) -> Program:
         f"--remote=ptcp:{settings.ports[number - 1]}:{LOOPBACK}",
         *daemon_options(settings.data_dir, name, name),
         *SERVERS_SAY,
-        *(location(database, settings) for database in SCHEMAS),
+        *map(engine.location, SCHEMAS),
     )
     return Program(name, argv, address)
 
@@ -208,9 +195,9 @@ def _servers(settings: Settings) -> str:
 class DevCluster:
     """All that runs; `northd` is None where there is none."""
 
-    def __init__(self, settings: Settings, etcd: str, northd: str | None) -> None:
+    def __init__(self, settings: Settings, engine: DevEngine, northd: str | None) -> None:
         self.settings = settings
-        self._etcd = etcd
+        self._engine = engine
         self._northd = northd
         self._foreground = Foreground("cluster", 8)
         self._say = self._foreground.say
@@ -220,42 +207,43 @@ class DevCluster:
         await self._foreground.run(self._serve())
 
     async def _serve(self) -> None:
-        settings, start = self.settings, self._foreground.start
+        settings, engine, start = self.settings, self._engine, self._foreground.start
         self._say(
             "cluster", f"ovncp {ovncp.__version__}, everything is kept in {settings.data_dir}"
         )
-        for number in NUMBERS:
+        await asyncio.to_thread(engine.prepare)
+        for program in engine.programs():
             # A group each, as they end one after another: a leader waits for another to take over.
-            member = etcd_program(number, settings, self._etcd)
-            await start(member, patience_seconds=_ETCD_SECONDS)
+            await start(program, patience_seconds=_ENGINE_SECONDS)
         await asyncio.gather(*map(self._provide, SCHEMAS))
-        servers = (server_program(number, settings) for number in NUMBERS)
+        servers = (server_program(number, settings, engine) for number in NUMBERS)
         await start(*servers, patience_seconds=_SERVER_SECONDS)
         if self._northd is None:
             self._say("northd", NO_NORTHD)
         else:
             northds = (northd_program(number, settings, self._northd) for number in NORTHDS)
             await start(*northds, patience_seconds=_NORTHD_SECONDS)
-        show(how_to_connect(settings))
+        show(how_to_connect(settings, engine))
         await self._foreground.watch()
 
     async def _provide(self, database: str) -> None:
-        url = f"{location(database, self.settings)}&timeout_ms={_FIRST_LEADER_MSEC}"
+        url = f"{self._engine.location(database)}&timeout_ms={_FIRST_LEADER_MSEC}"
         schema = self.settings.schema_dir / SCHEMAS[database]
-        self._say("etcd", await provision.provide_log(url, schema, (*OURS, "db")))
+        self._say(self._engine.name, await provision.provide_log(url, schema, (*OURS, "db")))
 
 
-def how_to_connect(settings: Settings) -> str:
+def how_to_connect(settings: Settings, engine: DevEngine) -> str:
     """What to type in another terminal, and what to try."""
     directory = settings.data_dir
     addresses = "".join(
         f"    server {number}  {_address(number, settings)}  {_tcp(number, settings)}\n"
         for number in NUMBERS
     )
-    members = ",".join(_etcd_clients(number, settings) for number in NUMBERS)
+    victim, what = engine.victim
+    kill_victim = f"kill -9 $(cat $D/{victim}.pid)"
     remotes = ",".join(_tcp(number, settings) for number in NUMBERS)
     return (
-        f"\n{addresses}    etcd      {members}\n"
+        f"\n{addresses}    {engine.name:<10}{engine.addresses}\n"
         "\nIn another terminal:\n"
         f"    export D={shlex.quote(str(directory))}\n"
         f"    export OVN_NB_DB={remotes}\n"
@@ -264,7 +252,7 @@ def how_to_connect(settings: Settings) -> str:
         "    ovn-sbctl lflow-list web\n"
         "What to try, and to go on meanwhile:\n"
         "    kill -9 $(cat $D/server-1.pid)                                a server\n"
-        "    kill -9 $(cat $D/etcd-1.pid)                                  a member of etcd\n"
+        f"    {kill_victim:<62}{what}\n"
         "    kill -9 $(cat $D/northd-1.pid)                                an ovn-northd\n"
         "    ovn-appctl -t $D/northd-2.ctl status                          active, or standby\n"
         "    ovs-appctl -t $D/server-2.ctl cluster/status OVN_Southbound   who is there\n"

@@ -508,6 +508,11 @@ def _lease_lost(name: str, guards: Sequence[Lease]) -> LeaseLost:
     return LeaseLost(f"{name}: one of these leases is lost: {names}")
 
 
+def entries_in(body: bytes, index: int, own: bool) -> list[Entry]:
+    """The entries of a batch that begins at `index`: a line of `body` each."""
+    return [Entry(number, data, own) for number, data in enumerate(body.split(b"\n"), index)]
+
+
 SharedLog: TypeAlias = EngineLog[Any]
 """A log on an engine, whatever that needs to know of a change."""
 

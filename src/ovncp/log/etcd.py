@@ -20,7 +20,18 @@ from uuid import uuid4
 
 from ovncp.log import etcd_keys, etcd_leases, etcd_maintenance
 from ovncp.log.base import Chunks, Corrupt, Entry, Exists, LogError, Snapshot
-from ovncp.log.engine import LEASES, LOG, TURN, Change, EngineLog, Head, Holding, Page, Usage
+from ovncp.log.engine import (
+    LEASES,
+    LOG,
+    TURN,
+    Change,
+    EngineLog,
+    Head,
+    Holding,
+    Page,
+    Usage,
+    entries_in,
+)
 from ovncp.log.engine_status import EngineStatus
 from ovncp.log.etcd_client import (
     DEFAULT_TIMEOUT_MS,
@@ -260,8 +271,7 @@ class EtcdLog(EngineLog[EtcdChange]):
             body = await read_pieces(self._client, self._keys, header.stage, 0, header.n_pieces)
         elif header.deflated:
             body = await _inflate(body)
-        index, own = self._keys.index_of(value.key), header.writer == self.writer
-        return [Entry(index + i, data, own) for i, data in enumerate(body.split(b"\n"))]
+        return entries_in(body, self._keys.index_of(value.key), header.writer == self.writer)
 
     async def snapshot(self) -> Snapshot:
         self._check_open()

@@ -1,24 +1,38 @@
 """The PostgreSQL backend: `postgresql://HOST:5432,.../DBNAME?db=NAME`.
 
-An append is one statement: if the head's version is the one that we know, move it and insert the
-entries (the tables are in `postgres_schema`).  The row of the head makes appenders wait for each
-other; the primary key of the entries says once more that an index is given once.  A very large
-append takes several statements in one transaction.
+An append is one statement and one round trip: if the head's version is the one that we know, move
+the head and insert one row with the whole batch (the tables are in `postgres_schema`).  Two batches
+never overlap, whatever their lengths.  The row of the head is locked by whoever moves it, and who
+waited for that finds another version; so each batch begins where the one before it ended, as that
+is where the head was.  The primary key, a batch's first index, says the same once more.
 
-Followers are woken by `LISTEN`; they read what there is, so that a lost notification costs a
-moment and nothing else.
+A batch over 1 MiB is staged in pieces, and its row has their name.
+
+Followers are woken by `LISTEN`, and told of the head by the notification; they read what there is,
+so that a lost one costs a moment and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ovncp.log import postgres_leases, postgres_status
 from ovncp.log.base import Chunks, Corrupt, Entry, Exists, LogError, Snapshot
-from ovncp.log.engine import LEASES, LOG, TURN, Change, EngineLog, Head, Holding, Page, Usage
+from ovncp.log.engine import (
+    LEASES,
+    LOG,
+    TURN,
+    Change,
+    EngineLog,
+    Head,
+    Holding,
+    Page,
+    Usage,
+    entries_in,
+)
 from ovncp.log.engine_status import EngineStatus
 from ovncp.log.location import Location
 from ovncp.log.postgres_client import (
@@ -29,35 +43,40 @@ from ovncp.log.postgres_client import (
     migrate,
 )
 from ovncp.log.postgres_notices import PostgresNotices
-from ovncp.log.postgres_stage import StagedSnapshot, read_pieces, staging, sweep, switch
+from ovncp.log.postgres_stage import (
+    PIECE_BYTES,
+    StagedSnapshot,
+    is_whole,
+    lock_pieces,
+    read_pieces,
+    staging,
+    sweep,
+    switch,
+)
 from ovncp.log.timed_lease import TimedLease
 
-# PostgreSQL takes no message and no value of a gibibyte; far less is easier on its memory.
-_PART_BYTES = 32 << 20
-_PATIENCE_S_PER_BYTE = 1.0 / (4 << 20)
-_DELETED_AT_ONCE = 10_000
+_DELETED_AT_ONCE = 1000
 
+# The leases are locked, so that nobody has one while a change is made that another one's guards.
 _APPEND = """
-    WITH head AS (
-        UPDATE ovncp.head SET next_index = $3, version = version + 1
-        WHERE database = $1 AND version = $2 AND NOT EXISTS (
-            SELECT FROM unnest($8::text[], $9::bigint[]) AS guard (name, token)
-            LEFT JOIN ovncp.lease ON lease.database = $1 AND lease.name = guard.name
-                AND lease.token = guard.token AND lease.expires > clock_timestamp()
-            WHERE lease.token IS NULL
-        )
-        RETURNING version, pg_notify('ovncp', 'log ' || $1)
-    ), entries AS (
-        INSERT INTO ovncp.entry (database, index, part, writer, data)
-        SELECT $1, added.index, added.part, $4, added.data
-        FROM head, unnest($5::bigint[], $6::integer[], $7::bytea[]) AS added (index, part, data)
+    WITH moved AS (
+        UPDATE ovncp.head SET next_index = $4, version = version + 1
+        WHERE database = $1 AND version = $2 AND next_index = $3
+            AND cardinality($5::text[]) = (
+                SELECT count(*) FROM (
+                    SELECT FROM unnest($5, $6::bigint[]) AS guard (name, token)
+                    JOIN ovncp.lease USING (name, token)
+                    WHERE database = $1 AND expires > clock_timestamp()
+                    FOR SHARE OF lease
+                ) AS held
+            )
+        RETURNING version, pg_notify('ovncp', concat_ws(' ', 'log', $1, next_index, version))
+    ), appended AS (
+        INSERT INTO ovncp.batch (database, index, next_index, writer, data, stage, n_pieces)
+        SELECT $1, $3, $4, $7::text, $8::bytea, $9::text, $10::integer FROM moved
+        WHERE $8 IS NOT NULL
     )
-    SELECT version FROM head
-"""
-_APPEND_MORE = """
-    INSERT INTO ovncp.entry (database, index, part, writer, data)
-    SELECT $1, added.index, added.part, $2, added.data
-    FROM unnest($3::bigint[], $4::integer[], $5::bytea[]) AS added (index, part, data)
+    SELECT version FROM moved
 """
 _FENCE = """
     UPDATE ovncp.head SET version = version + 1 WHERE database = $1 AND version = $2
@@ -67,35 +86,54 @@ _HEAD = "SELECT next_index, version FROM ovncp.head WHERE database = $1"
 _IDENTITY = "SELECT next_index, version, identity FROM ovncp.head WHERE database = $1"
 _FATE = """
     SELECT next_index, version, snapshot.index AS base, snapshot.writer AS snapshot_writer,
-        (SELECT writer FROM ovncp.entry WHERE database = $1 AND index = $2 AND part = 0)
+        (SELECT writer FROM ovncp.batch WHERE database = $1 AND index = $2)
     FROM ovncp.head JOIN ovncp.snapshot USING (database) WHERE database = $1
 """
+# From the batch on that has the first index.
 _PAGE = """
-    SELECT snapshot.index AS base, next_index, version, entry.index, entry.writer, entry.data
+    SELECT snapshot.index AS base, head.next_index, version, batch.*
     FROM ovncp.head JOIN ovncp.snapshot USING (database)
-    LEFT JOIN ovncp.entry
-        ON entry.database = $1 AND entry.index >= $2 AND entry.index < $2 + $3::bigint
+    LEFT JOIN LATERAL (
+        SELECT index, writer, data, stage, n_pieces FROM ovncp.batch
+        WHERE database = $1 AND next_index > $2 AND index >= coalesce(
+            (SELECT max(index) FROM ovncp.batch WHERE database = $1 AND index <= $2), $2
+        )
+        ORDER BY index LIMIT $3
+    ) AS batch ON true
     WHERE head.database = $1
-    ORDER BY entry.index, entry.part
+    ORDER BY batch.index
 """
 _SNAPSHOT = "SELECT * FROM ovncp.snapshot WHERE database = $1"
+# Batches that reach beyond the index stay, but are not read any more.
 _COMPACT = """
-    DELETE FROM ovncp.entry WHERE database = $1 AND index <= $2 AND index < $3 + (
-        SELECT min(index) FROM ovncp.entry WHERE database = $1
+    WITH deleted AS (
+        DELETE FROM ovncp.batch WHERE database = $1 AND index IN (
+            SELECT index FROM ovncp.batch
+            WHERE database = $1 AND index <= $2 AND next_index <= $2 + 1
+            ORDER BY index LIMIT $3
+        )
+        RETURNING stage
+    ), unstaged AS (
+        DELETE FROM ovncp.piece USING deleted WHERE database = $1 AND piece.stage = deleted.stage
     )
+    SELECT count(*) FROM deleted
 """
-_TABLES = ("head", "entry", "snapshot", "piece", "lease", "notice")
-
-Part = tuple[int, int, bytes]
-"""An entry's index, and the number and the bytes of one part of it."""
+_TABLES = ("head", "batch", "snapshot", "piece", "lease", "notice")
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresChange(Change):
-    """A change: entries, or a conversion's snapshot."""
+    """A change: the `body` of a batch, b"" where it is staged, or a conversion's snapshot."""
 
-    entries: Sequence[bytes]
-    snapshot: StagedSnapshot | None
+    body: bytes | None = None
+    stage: str | None = None
+    n_pieces: int = 0
+    snapshot: StagedSnapshot | None = None
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether there are pieces to be put to use."""
+        return self.stage is not None or self.snapshot is not None
 
 
 class PostgresLog(EngineLog[PostgresChange]):
@@ -162,7 +200,13 @@ class PostgresLog(EngineLog[PostgresChange]):
     async def _batch(
         self, index: int, entries: Sequence[bytes], guards: Sequence[TimedLease]
     ) -> AsyncIterator[PostgresChange]:
-        yield PostgresChange(index, index + len(entries), guards, entries, None)
+        body, next_index = b"\n".join(entries), index + len(entries)
+        if len(body) <= PIECE_BYTES:
+            yield PostgresChange(index, next_index, guards, body)
+            return
+        async with staging(self._other, self._database) as stage:
+            n_pieces = await stage.add(body)
+            yield PostgresChange(index, next_index, guards, b"", stage.name, n_pieces)
 
     @contextlib.asynccontextmanager
     async def _conversion(
@@ -171,55 +215,55 @@ class PostgresLog(EngineLog[PostgresChange]):
         async with staging(self._other, self._database) as stage:
             n_data = await stage.add(data)
             snapshot = StagedSnapshot(stage.name, index, self.writer, n_data, schema=schema)
-            yield PostgresChange(index, index + 1, (), (), snapshot)
+            yield PostgresChange(index, index + 1, (), snapshot=snapshot)
 
     async def _propose(
         self, change: PostgresChange, known: Head, attempt: int
     ) -> tuple[bool, Head]:
-        messages = list(_messages(change))
-
-        async def make(connection: Connection) -> int | None:
-            if len(messages) == 1 and change.snapshot is None:
-                return await self._move_head(connection, change, known, messages[0])
-            async with connection.transaction():
-                version = await self._move_head(connection, change, known, messages[0])
-                if version is not None:
-                    await self._add_the_rest(connection, change, messages[1:])
-                return version
-
         async def ask(connection: Connection) -> tuple[bool, Head]:
-            version = await make(connection)
+            version = await self._make_by(connection, change, known)
             if version is None:
                 return False, await self._head_from(connection)
             return True, Head(change.next_index, version)
 
-        more_s = sum(map(len, change.entries)) * _PATIENCE_S_PER_BYTE
-        return await self._appender.ask_once(ask, attempt, more_s)
+        return await self._appender.ask_once(ask, attempt)
+
+    async def _make_by(
+        self, connection: Connection, change: PostgresChange, known: Head
+    ) -> int | None:
+        """Make `change` if the head is `known`; the version that it has then, None if not made."""
+        if not change.is_staged:
+            return await self._move_head(connection, change, known)
+        async with connection.transaction():
+            await lock_pieces(connection, self._database)
+            version = await self._move_head(connection, change, known)
+            if version is not None and not await self._put_to_use(connection, change):
+                raise LogError(f"{self.name}: the staged pieces were deleted meanwhile")
+            return version
 
     async def _move_head(
-        self, connection: Connection, change: PostgresChange, known: Head, parts: list[Part]
+        self, connection: Connection, change: PostgresChange, known: Head
     ) -> int | None:
         version: int | None = await connection.fetchval(
             _APPEND,
             self._database,
             known.version,
+            change.index,
             change.next_index,
-            self.writer,
-            *_columns(parts),
             [lease.name for lease in change.guards],
             [lease.token for lease in change.guards],
+            self.writer,
+            change.body,
+            change.stage,
+            change.n_pieces,
         )
         return version
 
-    async def _add_the_rest(
-        self, connection: Connection, change: PostgresChange, messages: list[list[Part]]
-    ) -> None:
-        for parts in messages:
-            await connection.execute(_APPEND_MORE, self._database, self.writer, *_columns(parts))
-        if change.snapshot is not None and not await switch(
-            connection, self._database, change.snapshot
-        ):
-            raise LogError(f"{self.name}: the snapshot's pieces were deleted meanwhile")
+    async def _put_to_use(self, connection: Connection, change: PostgresChange) -> bool:
+        if change.snapshot is not None:
+            return await switch(connection, self._database, change.snapshot)
+        assert change.stage is not None
+        return await is_whole(connection, (self._database, change.stage), change.n_pieces)
 
     async def _fence(
         self, change: PostgresChange, known: Head, attempt: int
@@ -252,36 +296,44 @@ class PostgresLog(EngineLog[PostgresChange]):
     # Reading.
 
     async def _page(self, from_index: int, limit: int) -> Page:
-        rows = await self._reader.ask(
-            lambda connection: connection.fetch(_PAGE, self._database, from_index, limit)
-        )
+        rows = await self._reader.fetch(_PAGE, self._database, from_index, limit)
         first = _found(rows[0] if rows else None, self.name)
         base, head = first["base"], Head(first["next_index"], first["version"])
         if from_index <= base or first["index"] is None:
             return Page(base, head, [], 0)
-        return Page(base, head, list(self._entries(rows)), len(rows))
+        # There may be memory for one that is staged, and not for many.
+        n_batches = next((n for n, row in enumerate(rows, 1) if row["stage"]), len(rows))
+        entries: list[Entry] = []
+        for row in rows[:n_batches]:
+            body = row["data"] if row["stage"] is None else await self._staged(row)
+            if body is None:
+                return Page(await self._base_behind(from_index), head, [], 0)
+            entries += entries_in(body, row["index"], row["writer"] == self.writer)
+        return Page(base, head, entries[max(0, from_index - first["index"]) :], n_batches)
 
-    def _entries(self, rows: list[Any]) -> Iterator[Entry]:
-        """The entries of `rows`, the parts of a large one joined."""
-        parts: list[bytes] = []
-        for row, following in zip(rows, [*rows[1:], None], strict=True):
-            parts.append(row["data"])
-            if following is None or following["index"] != row["index"]:
-                yield Entry(row["index"], b"".join(parts), row["writer"] == self.writer)
-                parts = []
+    async def _staged(self, row: Any) -> bytes | None:
+        """The entries of a batch in pieces, None if they are gone."""
+        return await read_pieces(self._reader, (self._database, row["stage"]), 0, row["n_pieces"])
+
+    async def _base_behind(self, index: int) -> int:
+        """The snapshot's index, which is why the pieces of the batch with `index` are gone."""
+        base: int = (await self._manifest())["index"]
+        if base < index:
+            raise Corrupt(f"{self.name}: pieces of entry {index} are missing")
+        return base
 
     async def snapshot(self) -> Snapshot:
         self._check_open()
         manifest = await self._manifest()
         while True:
             n_data, n_history = manifest["n_data_pieces"], manifest["n_history_pieces"]
-            key = (self._database, manifest["id"])
+            key = (self._database, manifest["stage"])
             data = await read_pieces(self._other, key, 0, n_data)
             history = await read_pieces(self._other, key, n_data, n_history)
             if data is not None and history is not None:
                 return Snapshot(manifest["index"], manifest["schema"], data, history)
             before, manifest = manifest, await self._manifest()
-            if before["id"] == manifest["id"]:
+            if before["stage"] == manifest["stage"]:
                 raise Corrupt(f"{self.name}: pieces of the snapshot are missing")
 
     async def _manifest(self) -> Any:
@@ -314,18 +366,12 @@ class PostgresLog(EngineLog[PostgresChange]):
             raise LogError(f"{self.name}: cannot save a snapshot at {index}")
 
     async def compact(self, index: int) -> None:
-        """See `Log.compact`; ten thousand entries at a time, so that others are not held up."""
+        """See `Log.compact`; a thousand batches at a time, so that others are not held up."""
         self._check_open()
         if index > (await self._manifest())["index"]:
             raise LogError(f"{self.name}: no snapshot covers the entries up to {index}")
-
-        async def delete(connection: Connection) -> str:
-            deleted: str = await connection.execute(
-                _COMPACT, self._database, index, _DELETED_AT_ONCE
-            )
-            return deleted
-
-        while await self._other.ask(delete) != "DELETE 0":
+        arguments = (self._database, index, _DELETED_AT_ONCE)
+        while (await self._other.fetch(_COMPACT, *arguments))[0]["count"]:
             pass
         await sweep(self._other, self._database)
 
@@ -363,12 +409,20 @@ class PostgresLog(EngineLog[PostgresChange]):
 
     async def _hints(self) -> AsyncIterator[set[str]]:
         async for heard in self._listener.listen():
-            ours = f"{TURN} {self._database} {self.writer}"
-            words = (payload.split(" ") for payload in heard if payload != ours)
-            changed = {what for what, database, *_ in words if database == self._database}
-            if LOG in changed or not heard:
+            changed = {what for text in heard if (what := self._hint(text.split(" ")))}
+            if not heard:
                 self._learn(await self._read_head())
-            yield changed if heard else {LOG, LEASES}
+                changed = {LOG, LEASES}
+            yield changed
+
+    def _hint(self, words: list[str]) -> str | None:
+        """What has changed, as a notification says in WHAT DATABASE ...; None if not for us."""
+        what, database, *rest = words
+        if database != self._database or rest == [self.writer]:
+            return None
+        if what == LOG:
+            self._learn(Head(*map(int, rest)))
+        return what
 
     async def ask_for_turn(self) -> None:
         notice = f"{TURN} {self._database} {self.writer}"
@@ -407,7 +461,7 @@ async def _create(
                 n_pieces,
             )
     present = await connection.fetchval(
-        "SELECT id FROM ovncp.snapshot WHERE database = $1", database
+        "SELECT stage FROM ovncp.snapshot WHERE database = $1", database
     )
     return bool(present == stage)
 
@@ -432,22 +486,3 @@ def _found(row: Any, name: str) -> Any:
     if row is None:
         raise LogError(f"{name}: there is no such database")
     return row
-
-
-def _messages(change: PostgresChange) -> Iterator[list[Part]]:
-    """The parts of a change's entries, as many in one list as one statement may have."""
-    message: list[Part] = []
-    size = 0
-    for index, entry in enumerate(change.entries, change.index):
-        for number, start in enumerate(range(0, len(entry), _PART_BYTES)):
-            part = entry[start : start + _PART_BYTES]
-            if message and size + len(part) > _PART_BYTES:
-                yield message
-                message, size = [], 0
-            message.append((index, number, part))
-            size += len(part)
-    yield message
-
-
-def _columns(parts: list[Part]) -> tuple[list[int], list[int], list[bytes]]:
-    return [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts]

@@ -36,10 +36,16 @@ _CHANNEL = "ovncp"
 _FIRST_ATTEMPT_S = 1.0
 _PING_S = 5.0
 _MIGRATION_LOCK = 0x6F766E6370  # "ovncp"
-# A statement whose client is gone must not hold its locks for long.
+_LATEST = max(MIGRATIONS)
+# A statement whose client is gone must not hold its locks for long. All statements go by a key, in
+# its order, which the planner would not always see in tables that it has no statistics of yet.
 _SETTINGS = {
     "application_name": "ovncp",
     "default_transaction_isolation": "read committed",
+    "enable_bitmapscan": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
     "idle_in_transaction_session_timeout": "15s",
     "lock_timeout": "5s",
     "statement_timeout": "60s",
@@ -99,12 +105,9 @@ class Line:
         rows: list[Any] = await self.ask(lambda connection: connection.fetch(statement, *arguments))
         return rows
 
-    async def ask_once(self, use: Use[T], attempt: int, more_s: float = 0.0) -> T:
-        """As `ask`, tried once; each further `attempt` from 0 on is given more time.
-
-        `more_s` are seconds beyond what small statements take.
-        """
-        patience_s = min(_FIRST_ATTEMPT_S * 2**attempt, self._timeout_s) + more_s
+    async def ask_once(self, use: Use[T], attempt: int) -> T:
+        """As `ask`, tried once; each further `attempt` from 0 on is given more time."""
+        patience_s = min(_FIRST_ATTEMPT_S * 2**attempt, self._timeout_s)
         async with self._turn:
             with self._errors():
                 async with asyncio.timeout(patience_s):
@@ -202,23 +205,31 @@ async def _demand_durability(connection: Connection) -> None:
 
 
 async def migrate(connection: Connection) -> None:
-    """Make the tables what they are today.  Raises EngineError if they are a later version's."""
-    if await _version(connection) < len(MIGRATIONS):
+    """Make the tables what they are today.  Raises EngineError if they are not ours to change."""
+    if await _version(connection) < _LATEST:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
             await connection.execute("CREATE SCHEMA IF NOT EXISTS ovncp")
             # Somebody else may have been faster.
-            for version in range(await _version(connection), len(MIGRATIONS)):
-                await connection.execute(MIGRATIONS[version])
-                await connection.execute(
-                    "INSERT INTO ovncp.migration (version) VALUES ($1)", version + 1
-                )
+            present = await _version(connection)
+            for version, statements in MIGRATIONS.items():
+                if version > present:
+                    await connection.execute(statements)
+                    await connection.execute(
+                        "INSERT INTO ovncp.migration (version) VALUES ($1)", version
+                    )
 
 
 async def _version(connection: Connection) -> int:
+    """The version of the tables, 0 if there are none.  Raises EngineError if it is not known."""
     if await connection.fetchval("SELECT to_regclass('ovncp.migration')") is None:
         return 0
-    version = await connection.fetchval("SELECT max(version) FROM ovncp.migration")
-    if version > len(MIGRATIONS):
+    version = int(await connection.fetchval("SELECT max(version) FROM ovncp.migration"))
+    if version > _LATEST:
         raise Refused(f"the tables are of version {version}, made by a later version of ovncp")
-    return int(version)
+    if version < min(MIGRATIONS):
+        raise Refused(
+            f"the tables are of version {version}, made before the first release of ovncp: "
+            "export their databases with the ovncp that made them, then DROP SCHEMA ovncp CASCADE"
+        )
+    return version

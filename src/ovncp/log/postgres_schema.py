@@ -1,11 +1,12 @@
 """The tables in PostgreSQL, all of them in the schema `ovncp`, for any number of databases.
 
-Each element of `MIGRATIONS` leads from one version of the tables to the next, and is never changed
-afterwards.
+Each element of `MIGRATIONS` leads to the version of the tables that is its key, from the one before
+it, and is never changed afterwards.  The versions before the first one here had a row for each
+entry; nobody but their makers has such tables.
 """
 
-MIGRATIONS = (
-    """
+MIGRATIONS = {
+    4: """
     CREATE TABLE ovncp.migration (
         version integer PRIMARY KEY,
         made timestamptz NOT NULL DEFAULT now()
@@ -16,23 +17,35 @@ MIGRATIONS = (
     CREATE TABLE ovncp.head (
         database text PRIMARY KEY,
         next_index bigint NOT NULL,
-        version bigint NOT NULL DEFAULT extract(epoch FROM clock_timestamp()) * 1000000
+        version bigint NOT NULL DEFAULT extract(epoch FROM clock_timestamp()) * 1000000,
+        identity uuid NOT NULL DEFAULT gen_random_uuid()
     ) WITH (fillfactor = 10);
 
-    -- One transaction, in several parts where it is very large.
-    CREATE TABLE ovncp.entry (
+    -- The entries from an index on before the next one, a line each; where they are large, in the
+    -- pieces of a stage.
+    CREATE TABLE ovncp.batch (
         database text,
         index bigint,
-        part integer,
+        next_index bigint NOT NULL CHECK (next_index > index),
         writer text NOT NULL,
         data bytea NOT NULL,
-        PRIMARY KEY (database, index, part)
+        stage text,
+        n_pieces integer NOT NULL,
+        PRIMARY KEY (database, index)
     );
+    -- Few have one.
+    CREATE INDEX batch_stage ON ovncp.batch (database, stage) WHERE stage IS NOT NULL;
+    -- PostgreSQL's own way to compress takes longer than to store it all.
+    DO $$ BEGIN
+        ALTER TABLE ovncp.batch ALTER data SET COMPRESSION lz4;
+    EXCEPTION WHEN feature_not_supported THEN  -- built without it
+        ALTER TABLE ovncp.batch ALTER data SET STORAGE EXTERNAL;
+    END $$;
 
-    -- The snapshot: its pieces are those of its id, the data first and then the history.
+    -- The snapshot: its pieces are those of its stage, the data first and then the history.
     CREATE TABLE ovncp.snapshot (
         database text PRIMARY KEY,
-        id text NOT NULL,
+        stage text NOT NULL,
         index bigint NOT NULL,
         writer text NOT NULL,
         schema bytea NOT NULL,
@@ -42,11 +55,11 @@ MIGRATIONS = (
 
     CREATE TABLE ovncp.piece (
         database text,
-        snapshot text,
+        stage text,
         number integer,
         data bytea NOT NULL,
         staged timestamptz NOT NULL DEFAULT clock_timestamp(),
-        PRIMARY KEY (database, snapshot, number)
+        PRIMARY KEY (database, stage, number)
     );
 
     -- Never deleted, so that the tokens grow.
@@ -58,11 +71,7 @@ MIGRATIONS = (
         expires timestamptz NOT NULL,
         PRIMARY KEY (database, name)
     );
-    """,
-    """
-    ALTER TABLE ovncp.head ADD COLUMN identity uuid NOT NULL DEFAULT gen_random_uuid();
-    """,
-    """
+
     -- What each server shows to the others, until its time is over.
     CREATE TABLE ovncp.notice (
         database text,
@@ -72,4 +81,4 @@ MIGRATIONS = (
         PRIMARY KEY (database, name)
     );
     """,
-)
+}

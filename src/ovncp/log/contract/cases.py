@@ -373,6 +373,27 @@ async def a_reader_past_the_snapshot_goes_on(bench: Bench) -> None:
     assert seen == list(range(1, 101))
 
 
+@case(n_bytes=[10, 2_000_000])
+async def compaction_up_to_the_middle_of_a_batch_leaves_the_rest(
+    bench: Bench, n_bytes: int
+) -> None:
+    log = bench.log
+    await fill(log, 1)
+    batch = [b'{"n":%d,"x":"%s"}' % (n, b"x" * n_bytes) for n in range(2, 6)]
+    await log.append(2, batch)
+    await log.save_snapshot(3, b"{}")
+    await log.compact(3)
+    with raises(Compacted):
+        await entries_from(log, 3)
+    assert [entry.data for entry in await entries_from(log, 4)] == batch[2:]
+    await log.save_snapshot(5, b"{}")
+    await log.compact(5)
+    with raises(Compacted):
+        await entries_from(log, 5)
+    await fill(log, 1)
+    assert await entries_from(log, 6) == expected(6, 6)
+
+
 @case()
 async def a_conversion_takes_an_index(bench: Bench) -> None:
     log = bench.log

@@ -87,6 +87,26 @@ async def processes_that_append_at_once_lose_and_double_nothing(bench: EngineBen
     assert await written_by(bench.log) == {"first": every, "second": every, "here": every}
 
 
+@case(EngineBench)
+async def batches_of_processes_overlap_nowhere(bench: EngineBench) -> None:
+    """Whatever their lengths: each is where its appender was told, whole, and nothing else is."""
+    works = [Work(f"{n} at a time", 60, n) for n in (1, 2, 3, 7)]
+    async with contextlib.AsyncExitStack() as stack:
+        running = [await stack.enter_async_context(appender(bench.location, w)) for w in works]
+        said = await asyncio.gather(*(process.communicate() for process in running))
+    entries = await entries_from(bench.log, 1)
+    assert len(entries) == sum(work.n_batches * work.n_entries for work in works)
+    for work, (output, _) in zip(works, said, strict=True):
+        lines = output.splitlines()
+        assert len(lines) == work.n_batches
+        for line in lines:
+            number, index = map(int, line.split()[1:])
+            batch = entries[index - 1 : index - 1 + work.n_entries]
+            assert [entry.data for entry in batch] == work.batch(number)
+    for index in range(1, 30):
+        assert await entries_from(bench.log, index) == entries[index - 1 :]
+
+
 async def stored(process: asyncio.subprocess.Process) -> int:
     """The first number of the next batch that `process` says it has stored."""
     assert process.stdout is not None
