@@ -5,7 +5,8 @@
 Throughput is of single-row transactions, pipelined; all that were sent are counted in the database
 afterwards. A pause is the longest time between two answers that say that something was written, to
 a client that writes one row after another, waits for nothing but the answers, and turns to the next
-server (of C's, to the leader) when it has lost its own.
+server (of C's, to the leader) when it has lost its own. The move is from a C cluster to one of ours
+(docs/clustering.md), with four such clients; theirs are the pauses.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from tests.bench.deployments import (
 )
 from tests.bench.load import Connection, encode, pipelined_by_all
 
+from engines import shared
+from move_from_c import Move
 from ovncp.log.etcd_client import PARAMETERS, EtcdClient, put
 from ovncp.log.location import Location
 from servers import Client, Closed, Timeout
@@ -38,6 +41,7 @@ N_INSERTS = 12_000
 N_INSERTS_OF_C = 2_000
 N_LONE = 300
 N_KILLS = 20
+N_MOVED = 50_000
 LARGE_ENOUGH = 300
 """The bytes of an engine's own write, about those of a transaction's entry."""
 
@@ -239,6 +243,26 @@ def all_pauses(name: str, deployment: Deployment, n_kills: int) -> list[Row]:
     return rows
 
 
+# Moving
+
+
+def moves(name: str, share: float) -> list[Row]:
+    """The pauses in seconds of the clients of a C cluster whose place servers over `name` take."""
+    n_rows = int(N_MOVED * share)
+    rows = []
+    for compare_first, when in ((False, "complete"), (True, "compared")):
+        url = shared(name).url(f"move-{when}")
+        with Move(url, n_rows) as move, move.under_load():
+            importing = move.start_import()
+            move.start_servers()
+            move.wait_for_answers()
+            move.switch(importing, compare_first=compare_first)
+            move.end_clients()
+            move.check()
+        rows.append((name, when, f"{n_rows:,}", *shown(move.pauses, ".2f")))
+    return rows
+
+
 TABLES: dict[str, tuple[Row, Sequence[str]]] = {
     "throughput": (("", "written to", "transactions per second"), list(DEPLOYMENTS)),
     "latency": (("", "", "least ms", "median", "90 %", "greatest"), list(DEPLOYMENTS)),
@@ -246,11 +270,17 @@ TABLES: dict[str, tuple[Row, Sequence[str]]] = {
         ("", "killed", "times", "least s", "median", "90 %", "greatest"),
         ["etcd", "postgresql", "C"],
     ),
+    "move": (
+        ("from C to", "open when", "rows", "least s", "median", "90 %", "greatest"),
+        ["etcd", "postgresql"],
+    ),
 }
 
 
 def measure(table: str, name: str, args: argparse.Namespace) -> list[Row]:
     share = 0.1 if args.quick else 1.0
+    if table == "move":
+        return moves(name, share)
     with DEPLOYMENTS[name]() as deployment:
         wait_until_usable(deployment)
         if table == "throughput":

@@ -185,11 +185,18 @@ def transactions(db: Command, url: str) -> list[dict[str, object]]:
     return [{name: value for name, value in entry.items() if name != "index"} for entry in entries]
 
 
-def test_a_file_that_a_server_has_is_not_replaced(backup: Path, db: Command) -> None:
-    with Server("ovncp", [("things", SCHEMA)]) as server:
-        done = db("restore", backup, server.files["things"], "--replace")
-        assert done.status == 2 and "failed to lock" in done.error
-        assert server.alive and server.files["things"].exists()
+def test_what_a_server_uses_is_not_replaced(backup: Path, db: Command, url: str) -> None:
+    db.well("restore", backup, url)
+    with Server("ovncp", start=False) as server:
+        server.files = {"things": url}
+        server.start()
+        done = db("restore", backup, url, "--replace")
+        assert done.status == 2
+        assert "failed to lock" in done.error or f"process {server.pid}" in done.error
+        assert len(server.client().request("list_dbs", [])["result"]) == 2
+        server.stop()
+    db.well("verify", url, backup)
+    db.well("restore", backup, url, "--replace")
 
 
 def test_old_backups_go_and_the_last_good_one_stays(source: Server, db: Command) -> None:

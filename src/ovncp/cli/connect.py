@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from ovncp.cli.options import Parsed
+from ovncp.ops.client import Connect
 from ovncp.ops.refusal import Refusal
-from ovncp.ops.simulate.client import Connect
 from ovncp.server import stream
 from ovncp.server.stream import Target, TargetError
 from ovncp.server.tls import TlsFiles

@@ -12,10 +12,12 @@ import orjson
 import uvloop
 
 from ovncp.cli import db_disaster, db_past, options
+from ovncp.cli.agreement import is_agreed
 from ovncp.cli.connect import connector, tls_files
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.cli.ovsdb_server import TLS_OPTIONS
 from ovncp.cli.progress import Progress
+from ovncp.cli.signals import ended_by_signal
 from ovncp.ops.db.caller import Caller
 from ovncp.ops.db.report import FAILED, Report, refusals
 from ovncp.ops.refusal import Refusal
@@ -30,6 +32,7 @@ A URL is where a log is kept:
   PATH of a database file
 A SOURCE is one too, or a running server's database:
   tcp:HOST:PORT[?db=NAME], ssl:HOST:PORT[?db=NAME], unix:FILE[?db=NAME]
+  REMOTE,REMOTE,...[?db=NAME] of a cluster: the one that leads
 The exit status is 0 when all is well, 1 when something was found, such as a difference, and 2
 when it could not be done.
 """
@@ -38,6 +41,8 @@ COMMON_OPTIONS = (
     options.GENERAL_OPTIONS[0],
 )
 CREATE_OPTIONS = (Option("if-absent", help="leave one that is there as it is"),)
+DROP_OPTIONS = (Option("yes", short="y", help="do not ask"),)
+IMPORT_OPTIONS = (Option("follow", help="and what changes in a server, until SIGINT or SIGTERM"),)
 EXPORT_OPTIONS = (
     Option("format", Argument.REQUIRED, "", "FORMAT", "standalone (default) or cluster"),
     Option("address", Argument.REQUIRED, "", "tcp:HOST:PORT", "of the cluster's one member"),
@@ -66,10 +71,20 @@ async def _create(call: Call, caller: Caller) -> Report:
 
 
 async def _import(call: Call, caller: Caller) -> Report:
+    from ovncp.ops.db.follow import follow
     from ovncp.ops.db.import_ import import_
 
     source, url = call.arguments
-    return await import_(source, url, caller)
+    if not call.parsed.has("follow"):
+        return await import_(source, url, caller)
+    # What is for people is not to be among the JSON.
+    output = sys.stderr if call.parsed.has("json") else sys.stdout
+
+    def say(line: str) -> None:
+        caller.progress.clear()
+        print(line, file=output, flush=True)
+
+    return await follow(source, url, ended_by_signal(), say, caller)
 
 
 async def _export(call: Call, caller: Caller) -> Report:
@@ -85,6 +100,15 @@ async def _copy(call: Call, caller: Caller) -> Report:
 
     source, target = call.arguments
     return await copy(source, target, caller)
+
+
+async def _drop(call: Call, _: Caller) -> Report:
+    from ovncp.ops.db.drop import drop
+
+    def confirm(what: str, name: str) -> bool:
+        return call.parsed.has("yes") or is_agreed(f"{what}. Its name, to agree: ", name)
+
+    return await drop(call.arguments[0], confirm)
 
 
 async def _verify(call: Call, caller: Caller) -> Report:
@@ -122,11 +146,14 @@ VERBS = {
     "create": Verb(
         _create, "URL SCHEMA", 2, 2, "make an empty database of a schema file", CREATE_OPTIONS
     ),
-    "import": Verb(_import, "SOURCE URL", 2, 2, "make a database of what SOURCE has"),
+    "import": Verb(
+        _import, "SOURCE URL", 2, 2, "make a database of what SOURCE has", IMPORT_OPTIONS
+    ),
     "export": Verb(
         _export, "SOURCE FILE", 2, 2, "make a file that C's programs open", EXPORT_OPTIONS
     ),
     "copy": Verb(_copy, "URL URL", 2, 2, "copy a database with its latest transactions"),
+    "drop": Verb(_drop, "URL", 1, 1, "delete a database for good", DROP_OPTIONS),
     "verify": Verb(_verify, "SOURCE [SOURCE]", 1, 2, "check one database, or compare two"),
     "status": Verb(_status, "URL", 1, 1, "show what a log has, and how full its engine is"),
     "backup": Verb(

@@ -1,7 +1,6 @@
 """The verbs of `ovncp db` against the loss of data: `backup`, `restore` and `recover`."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ovncp.cli.agreement import is_agreed
 from ovncp.cli.options import Argument, Option
+from ovncp.cli.signals import ended_by_signal
 from ovncp.ops.refusal import Refusal
 from ovncp.ovsdb.errors import OvsdbError
 
@@ -64,9 +65,7 @@ async def backup(call: "Call", caller: "Caller") -> "Report":
     if every is None:
         return await back_up(source, target, keep, caller)
     seconds = _seconds(every)
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping = ended_by_signal()
     n_made = n_failed = 0
     while not stopping.is_set():
         next_time = asyncio.get_running_loop().time() + seconds
@@ -125,12 +124,6 @@ async def recover(call: "Call", caller: "Caller") -> "Report":
 
     def confirm(plan: Iterable[str]) -> bool:
         print("\n".join(plan), file=sys.stderr if parsed.has("json") else sys.stdout, flush=True)
-        return parsed.has("yes") or _is_agreed()
+        return parsed.has("yes") or is_agreed("Do it? [y/N] ", "y", "yes")
 
     return await make_again(url, sources, parsed.last("lost"), work, number, confirm, caller)
-
-
-def _is_agreed() -> bool:
-    if not sys.stdin.isatty():
-        raise Refusal("nothing was done yet: --yes says to do it, where there is no terminal")
-    return input("Do it? [y/N] ").strip().lower() in ("y", "yes")

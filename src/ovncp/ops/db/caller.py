@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ovncp.ops.simulate.client import Connect
+from ovncp.ops.client import Connect
 
 
 class Progress(Protocol):
@@ -12,6 +12,9 @@ class Progress(Protocol):
 
     def __call__(self, words: str, done: int = 0, total: int = 0) -> None:
         """Show `words`, and which part of `total` is done, where that is known."""
+
+    def clear(self) -> None:
+        """Show nothing, so that something else can be shown."""
 
 
 @dataclass(frozen=True)

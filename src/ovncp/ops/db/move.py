@@ -20,6 +20,10 @@ from ovncp.ops.db.state import HISTORY_BYTES, State
 from ovncp.ovsdb import snapshot_entry
 from ovncp.ovsdb.window import Window
 
+_UNSEEN = 1_000_000
+"""How far the index goes on past the copy's: clients of a cluster take a server with a lower index
+than they have seen for one that is behind, and leave; and the source may go on for a while."""
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -81,12 +85,12 @@ async def move(verb: str, source: Place, target: Place, caller: Caller) -> Moved
     """
     state = await read(source, caller, HISTORY_BYTES)
     comment = f"{verb} from {source.name}"
-    n_history = await store(state, state.index, target, comment, caller)
+    n_history = await store(state, target, comment, caller)
     return Moved(verb, source, target, state, n_history, await read_back(state, target, caller))
 
 
-async def store(state: State, index: int, target: Place, comment: str, caller: Caller) -> int:
-    """Make the log `target` of `state`, as of `index`; how many transactions of history it has.
+async def store(state: State, target: Place, comment: str, caller: Caller) -> int:
+    """Make the log `target` of `state`; how many transactions of history it has.
 
     Raises LogError, as when there is one already.
     """
@@ -97,7 +101,7 @@ async def store(state: State, index: int, target: Place, comment: str, caller: C
         await make(target, schema, b"".join(pieces))
     else:
         words = f"storing {target.name}"
-        await make(target, schema, _watched(pieces, words, caller), index)
+        await make(target, schema, _watched(pieces, words, caller), state.index + _UNSEEN)
     n_steps = len(database.history)
     if n_steps:
         history = b"".join(Window(database.history, database.stored_id).encode())
@@ -123,9 +127,12 @@ def _watched(pieces: list[bytes], words: str, caller: Caller) -> Iterator[bytes]
         yield piece
 
 
-async def read_back(state: State, target: Place, caller: Caller) -> Comparison:
-    """Compare `state` with what is at `target`. Raises as `read`."""
-    return compare_states(state, await read(target, caller), ("source", "copy"), caller)
+async def read_back(
+    state: State, target: Place, caller: Caller, last: int | None = None
+) -> Comparison:
+    """Compare `state` with what is at `target`, as of the entry `last`. Raises as `read`."""
+    copy = await read(target, caller, last=last)
+    return compare_states(state, copy, ("source", "copy"), caller)
 
 
 def compare_states(

@@ -24,12 +24,9 @@ from ovncp.ops.db.move import Moved, read_back, store
 from ovncp.ops.db.place import Kind, Place
 from ovncp.ops.db.source import read
 from ovncp.ops.db.state import HISTORY_BYTES, State
+from ovncp.ops.db.users import check_unused
 from ovncp.ops.refusal import Refusal
 from ovncp.ovsdb.errors import OvsdbError
-
-_UNSEEN = 1_000_000
-"""How far the index goes on past the copy's: clients that have seen more than that has are then not
-kept away by an index that is lower than what they know."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ async def put(
 ) -> Moved:
     """Make the log `target` of `state`, which is from `source`, and compare. Raises as `store`."""
     comment = f"{verb} from {source.name}, entry {state.index}"
-    n_history = await store(state, state.index + _UNSEEN, target, comment, caller)
+    n_history = await store(state, target, comment, caller)
     comparison = await read_back(state, target, caller)
     return Moved(verb, source, target, state, n_history, comparison)
 
@@ -125,6 +122,7 @@ def _rename(old: str, new: str) -> None:
 @asynccontextmanager
 async def _log_put_aside(target: Place, folder: str, caller: Caller) -> AsyncIterator[str]:
     """Have no log `target` in the block, as `_file_put_aside`; it is kept in `folder`."""
+    await check_unused(target)
     # Not named as a backup, so that it neither goes with old ones nor is taken for the newest.
     name, date = Location.parse(target.location).database, _file_date(caller)
     replaced = os.path.join(folder, f"{name}.replaced-{date}.zip")

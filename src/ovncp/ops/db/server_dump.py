@@ -2,16 +2,19 @@
 
 The dump is the first answer of a monitor (ovsdb-server(7), section 4.1.12), which is the database
 at one moment. Only what is stored is asked for: ephemeral columns are the server's, and gone when
-it ends.
+it ends. Of several servers, the members of a cluster, the one that leads is asked.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from ovncp.ops.client import Client
 from ovncp.ops.db.caller import Caller
 from ovncp.ops.db.place import Place
 from ovncp.ops.db.state import State
 from ovncp.ops.refusal import Refusal
-from ovncp.ops.simulate.client import Client
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.replica import parse_dump
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -21,25 +24,75 @@ _SERVER = "_Server"
 _ROWS_AT_ONCE = 1000
 
 
-async def fetch(place: Place, caller: Caller, *, cut_off: bool = False) -> State:
-    """The state of the database at `place`, which has no index.
+@dataclass(frozen=True)
+class Standing:
+    """How a server stands to a database: `index` is 0 where there is none."""
 
-    Raises Refusal, OSError and OvsdbError.
-    """
-    client = Client(caller.connect(place.location))
-    await client.open()
+    is_connected: bool = True
+    is_leader: bool = True
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection to a server that has the database `name`, and shows `_Server` if it is able."""
+
+    client: Client
+    remote: str
+    name: str
+    shows_itself: bool
+
+    async def standing(self) -> Standing:
+        """How the server stands now; what it had to tell before comes before that.
+
+        Raises Refusal.
+        """
+        if not self.shows_itself:
+            return Standing()
+        select = {
+            "op": "select",
+            "table": "Database",
+            "where": [["name", "==", self.name]],
+            "columns": ["connected", "leader", "index"],
+        }
+        [result] = await self.client.transact(_SERVER, [select])
+        for row in result["rows"]:
+            index = row["index"]
+            return Standing(row["connected"], row["leader"], index if type(index) is int else 0)
+        return Standing()
+
+    async def schema(self) -> DatabaseSchema:
+        """The schema. Raises Refusal, OvsdbError."""
+        return DatabaseSchema.from_json(await self.client.call("get_schema", [self.name]))
+
+
+@asynccontextmanager
+async def sessions(place: Place, caller: Caller) -> AsyncIterator[list[Session]]:
+    """Sessions with those of the servers at `place` that are there. Raises Refusal, OSError."""
+    found: list[Session] = []
+    problems: list[Exception] = []
     try:
-        databases: list[str] = await client.call("list_dbs", [])
-        name = _chosen(place, databases)
-        index = 0
-        if _SERVER in databases:
-            index = await _index(client, place, name, cut_off)
-        schema = DatabaseSchema.from_json(await client.call("get_schema", [name]))
-        caller.progress(f"{place.name}: asked for all rows")
-        dump = await client.call("monitor_cond", [name, None, _everything(schema)])
+        for remote in place.location.split(","):
+            client = Client(caller.connect(remote))
+            try:
+                await client.open()
+                found.append(await _session(client, remote, place))
+            except (Refusal, OSError) as error:
+                client.close()
+                problems.append(error)
+        if not found and len(problems) == 1:
+            raise problems[0]
+        if not found:
+            raise Refusal(f"{place.name}: {'; '.join(map(str, problems))}")
+        yield found
     finally:
-        client.close()
-    return State(_database(place, schema, dump, caller), index, caller.now_msec())
+        for session in found:
+            session.client.close()
+
+
+async def _session(client: Client, remote: str, place: Place) -> Session:
+    databases: list[str] = await client.call("list_dbs", [])
+    return Session(client, remote, _chosen(place, databases), _SERVER in databases)
 
 
 def _chosen(place: Place, databases: list[str]) -> str:
@@ -50,27 +103,36 @@ def _chosen(place: Place, databases: list[str]) -> str:
     raise Refusal(f"{place.name}: {problem}; the server has: {', '.join(sorted(own)) or 'none'}")
 
 
-async def _index(client: Client, place: Place, name: str, cut_off: bool) -> int:
-    """The index that the server is at, 0 if it has none.
+async def best(
+    found: list[Session], place: Place, *, cut_off: bool = False
+) -> tuple[Session, Standing]:
+    """The one of `found` that leads, or else one that is connected. Raises Refusal.
 
-    Refuses a server that is cut off from its cluster, as what it has may be old, unless `cut_off`.
+    One that is cut off from its cluster is refused, as what it has may be old, unless `cut_off`.
     """
-    select = {
-        "op": "select",
-        "table": "Database",
-        "where": [["name", "==", name]],
-        "columns": ["connected", "index"],
-    }
-    [result] = await client.transact(_SERVER, [select])
-    for row in result["rows"]:
-        if not row["connected"] and not cut_off:
-            raise Refusal(f"{place.name}: the server is cut off from where {name} is stored")
-        if type(row["index"]) is int:
-            return row["index"]
-    return 0
+    known = [(session, await session.standing()) for session in found]
+    session, standing = max(known, key=lambda each: (each[1].is_connected, each[1].is_leader))
+    if not standing.is_connected and not cut_off:
+        raise Refusal(f"{place.name}: the server is cut off from where {session.name} is stored")
+    return session, standing
 
 
-def _everything(schema: DatabaseSchema) -> dict[str, Any]:
+async def fetch(place: Place, caller: Caller, *, cut_off: bool = False) -> State:
+    """The state of the database at `place`; its index is 0 where there is none.
+
+    Raises Refusal, OSError and OvsdbError.
+    """
+    async with sessions(place, caller) as found:
+        session, standing = await best(found, place, cut_off=cut_off)
+        schema = await session.schema()
+        caller.progress(f"{place.name}: asked for all rows")
+        dump = await session.client.call("monitor_cond", [session.name, None, everything(schema)])
+    database = database_of(dump, schema, place, caller)
+    return State(database, standing.index, caller.now_msec())
+
+
+def everything(schema: DatabaseSchema) -> dict[str, Any]:
+    """The `<monitor-cond-requests>` for all columns that are stored."""
     return {
         table.name: [
             {
@@ -85,7 +147,11 @@ def _everything(schema: DatabaseSchema) -> dict[str, Any]:
     }
 
 
-def _database(place: Place, schema: DatabaseSchema, dump: Any, caller: Caller) -> Database:
+def database_of(dump: Any, schema: DatabaseSchema, place: Place, caller: Caller) -> Database:
+    """The database that the `<table-updates2>` object `dump` of a server at `place` is.
+
+    Raises Refusal, OvsdbError.
+    """
     database = Database(schema, caller.new_uuid)
     transaction, n_rows = Transaction(), 0
     for items in parse_dump(dump, database.tables, _ROWS_AT_ONCE):

@@ -156,12 +156,18 @@ async def steps(stored: Stored, state: State) -> AsyncIterator[Step]:
             yield Step(entry.index, entry.data)
 
 
-async def newest(stored: Stored, caller: Caller, history_bytes: int = 0) -> State:
-    """The state as of the last entry. Raises LogError and OvsdbError."""
+async def newest(
+    stored: Stored, caller: Caller, history_bytes: int = 0, last: int | None = None
+) -> State:
+    """The state as of the last entry, or the entry `last`. Raises LogError and OvsdbError."""
     while True:
         state = await beginning(stored, caller, history_bytes)
+        if last is not None and state.index > last:
+            raise Compacted(f"entry {last} is part of the snapshot")
         try:
             async for step in steps(stored, state):
+                if step.index - 1 == last:
+                    break
                 state.take(step)
                 caller.progress(f"{state.database.name}: entry {step.index:,}")
         except Compacted:

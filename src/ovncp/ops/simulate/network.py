@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
+from ovncp.ops.client import Client
 from ovncp.ops.refusal import Refusal
-from ovncp.ops.simulate.client import Client
 from ovncp.ops.simulate.monitors import DATABASE
 from ovncp.ops.simulate.plan import TABLES, Operation, Plan, delete, select_tagged
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 
-from ovncp.ops.simulate.client import Client, Connect
+from ovncp.ops.client import Client, Connect
 from ovncp.ops.simulate.ledger import Ledger
 from ovncp.ops.simulate.monitors import DATABASE, Monitors
 from ovncp.ops.simulate.network import Network, Northbound, Progress, Southbound

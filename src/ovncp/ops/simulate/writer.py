@@ -9,8 +9,8 @@ import time
 from array import array
 from typing import Any
 
+from ovncp.ops.client import Client, Connect, words
 from ovncp.ops.refusal import Refusal
-from ovncp.ops.simulate.client import Client, Connect, words
 from ovncp.ops.simulate.ledger import Ledger
 from ovncp.ops.simulate.plan import Plan, update
 from ovncp.wire.client import Answer

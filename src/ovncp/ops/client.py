@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from ovncp.ops.refusal import Refusal
-from ovncp.wire.client import Answer, ClientConnection
+from ovncp.wire.client import Answer, ClientConnection, Notification
 
 Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[asyncio.BaseTransport]]
 """Connects a protocol that it is given the factory of. Raises OSError."""
@@ -16,12 +16,14 @@ Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[asyncio.BaseTrans
 _MAX_MESSAGE_BYTES = 1 << 30
 _OPERATIONS_AT_ONCE = 500
 _TRANSACTIONS_AT_ONCE = 8
+_CLOSED = "the server closed the connection"
 
 
 class Client(asyncio.Protocol):
     """A client of `target`. `about` of `post` is given to `answered` with the answer.
 
-    `lost` is called when the connection ends, unless it was closed here.
+    `told` is called with what the server says unasked, `lost` when the connection ends, unless it
+    was closed here.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -29,6 +31,7 @@ class Client(asyncio.Protocol):
         self._wire = ClientConnection(_MAX_MESSAGE_BYTES)
         self._transport: asyncio.Transport | None = None
         self.answered: Callable[[Any, Answer], None] = lambda about, answer: None
+        self.told: Callable[[Notification], None] = lambda notification: None
         self.lost: Callable[[list[Any]], None] = lambda abandoned: None
 
     async def open(self) -> None:
@@ -58,7 +61,7 @@ class Client(asyncio.Protocol):
         for about in abandoned:
             if isinstance(about, asyncio.Future):
                 if not about.done():
-                    about.set_exception(Refusal("the server closed the connection"))
+                    about.set_exception(Refusal(_CLOSED))
             else:
                 posted.append(about)
         if not was_closed:
@@ -66,9 +69,9 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for event in self._wire.receive(data):
-            if not isinstance(event, Answer):
-                continue
-            if not isinstance(event.about, asyncio.Future):
+            if isinstance(event, Notification):
+                self.told(event)
+            elif not isinstance(event.about, asyncio.Future):
                 self.answered(event.about, event)
             elif not event.about.done():
                 event.about.set_result(event)
@@ -85,7 +88,9 @@ class Client(asyncio.Protocol):
             self._transport.writelines(output)
 
     async def call(self, method: str, params: list[Any]) -> Any:
-        """The result of a request. Raises Refusal."""
+        """The result of a request, for a client that is connected. Raises Refusal."""
+        if self._transport is None:
+            raise Refusal(_CLOSED)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.post(method, params, answer)
         self.flush()
