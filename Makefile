@@ -91,8 +91,8 @@ interop: programs .venv/dev.stamp compiled
 	CONFORMANCE_KINDS="ovncp,etcd ovncp,postgresql" $(BIN)/python -m pytest tests/conformance/test_cases.py
 
 lock: .venv/dev.stamp
-	$(LOCK) --output-file=requirements.lock
-	$(LOCK) --extra=compiler --constraint=requirements.lock --output-file=requirements-compiler.lock
+	$(LOCK) --extra=platform --output-file=requirements.lock
+	$(LOCK) --extra=platform --extra=compiler --constraint=requirements.lock --output-file=requirements-compiler.lock
 	$(LOCK) --all-extras --constraint=requirements-compiler.lock --output-file=requirements-dev.lock
 
 clean:

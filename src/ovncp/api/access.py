@@ -1,0 +1,63 @@
+"""Who asks, and what they may do: asked on every route, answered by whoever `Access` is given.
+
+Without users and tenants everybody is the administrator of this node, which listens on this machine
+alone then.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from starlette.requests import HTTPConnection, Request
+
+from ovncp.api.problem import Problem
+from ovncp.auth.principal import Principal, Role
+
+
+class Access(Protocol):
+    """Finds out who asks."""
+
+    async def principal(self, connection: HTTPConnection) -> Principal:
+        """Who made the request, or opened the WebSocket. Raises Problem, "unauthorized"."""
+
+    async def quotas(self, tenant: str) -> Mapping[str, int]:
+        """How many rows of a resource the tenant may have, by the resource's name."""
+
+
+class OpenAccess:
+    """Everybody is the administrator."""
+
+    _EVERYBODY = Principal("anonymous", "anonymous", Role.ADMIN)
+
+    async def principal(self, connection: HTTPConnection) -> Principal:
+        """See `Access.principal`."""
+        return self._EVERYBODY
+
+    async def quotas(self, tenant: str) -> Mapping[str, int]:
+        """See `Access.quotas`."""
+        return {}
+
+
+async def principal_of(connection: HTTPConnection) -> Principal:
+    """Who asks; a dependency for routes of any kind."""
+    access: Access = connection.app.state.platform.access
+    principal = await access.principal(connection)
+    connection.scope["principal"] = principal
+    return principal
+
+
+def requires(role: Role) -> Callable[[Request], Awaitable[Principal]]:
+    """The dependency of a route for those who have at least `role`."""
+
+    async def allowed(request: Request) -> Principal:
+        principal = await principal_of(request)
+        check(principal, role)
+        return principal
+
+    allowed.role = role  # type: ignore[attr-defined]
+    return allowed
+
+
+def check(principal: Principal, role: Role) -> None:
+    """Refuse who has not `role`. Raises Problem."""
+    if principal.role < role:
+        raise Problem("forbidden", f"this takes the role {role.name.lower()}")

@@ -1,0 +1,49 @@
+"""The application: routes, and how errors are answered, around a `Platform`.
+
+A part of the interface is a module with a `router`, named in ROUTERS. That of the resources is the
+last one, since it takes all that is below /api/v1.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from ovncp import __version__
+from ovncp.api import bulk, problem, resources
+from ovncp.api.platform import Platform
+from ovncp.api.request_id import RequestIds
+
+LARGEST_BODY_BYTES = 16 << 20
+
+ROUTERS = (bulk.router, resources.router)
+
+
+def make(platform: Platform) -> FastAPI:
+    """The application of a node, which starts and ends with it."""
+
+    @asynccontextmanager
+    async def living(_: FastAPI) -> AsyncIterator[None]:
+        await platform.start()
+        yield
+        await platform.close()
+
+    app = FastAPI(
+        title="ovncp",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=living,
+        max_body_size=LARGEST_BODY_BYTES,
+    )
+    app.state.platform = platform
+    for known in problem.KNOWN:
+        app.add_exception_handler(known, problem.on_known)
+    app.add_exception_handler(HTTPException, problem.on_http)
+    app.add_exception_handler(RequestValidationError, problem.on_invalid)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(RequestIds)
+    return app

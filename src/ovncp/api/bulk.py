@@ -1,0 +1,209 @@
+"""Many writes in one request: `transactions`, all or nothing, and `batch`, each for itself.
+
+An operation is what a request of its own would be: method, path below /api/v1, body, and `if_match`
+in place of the header.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from ovncp.api import problem, reading, writing
+from ovncp.api.call import Call, begin
+from ovncp.api.execution import draft_of, execute, of_operation
+from ovncp.api.idempotency import Answer, uuid_for
+from ovncp.api.location import PREFIX, Location, check_location, locate
+from ovncp.ovn.rehearsal import rehearse
+from ovncp.ovn.resources import BY_TABLE
+from ovncp.ovn.rows import encode
+from ovncp.ovn.write import Write, Written
+from ovncp.ovn.writer import Rejected, reason
+from ovncp.ovsdb.row import Change
+from ovncp.ovsdb.schema import VERSION
+
+MOST_OPERATIONS = 1000
+
+
+class Operation(BaseModel):
+    """One write."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    method: Literal["POST", "PATCH", "DELETE"]
+    path: str = Field(
+        description="Below /api/v1, such as `/switches/web/ports`. In a transaction `@name` stands"
+        " for the row that an operation before was given that name by `as`, here and in bodies.",
+        examples=["/switches"],
+    )
+    body: dict[str, Any] | None = Field(None, description="The fields, for POST and PATCH.")
+    if_match: str | None = Field(None, description="The entity tag that the row has to have.")
+
+
+class NamedOperation(Operation):
+    """One write of a transaction."""
+
+    name: str | None = Field(
+        None,
+        alias="as",
+        pattern="^[A-Za-z0-9_.-]+$",
+        description="What the others call the new row, after an @.",
+    )
+
+
+class Transaction(BaseModel):
+    """Writes that take effect together or not at all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operations: Annotated[list[NamedOperation], Field(min_length=1, max_length=MOST_OPERATIONS)]
+    dry_run: bool = Field(False, description="Only tell what would change.")
+    wait: Literal["none", "sb", "hv"] = Field(
+        "none",
+        description="Answer when the Southbound has what was changed, or all hypervisors.",
+    )
+    timeout: float = Field(
+        writing.DEFAULT_WAIT_SECONDS,
+        ge=0,
+        le=writing.MOST_WAIT_SECONDS,
+        description="For how many seconds to wait at most.",
+    )
+
+
+class Batch(BaseModel):
+    """Writes that have nothing to do with each other."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    operations: Annotated[list[Operation], Field(min_length=1, max_length=MOST_OPERATIONS)]
+
+
+router = APIRouter(prefix=PREFIX, tags=["many writes"])
+
+
+@router.post("/transactions", summary="Do many writes, all or nothing")
+async def transactions(request: Request, body: Transaction) -> Response:
+    """Create, change and delete rows of any resources in one transaction of the database."""
+    call = await begin(request)
+
+    async def work(_: bytes, key: str | None) -> Answer:
+        wanted: list[Write] = []
+        locations: list[Location] = []
+        for number, operation in enumerate(body.operations):
+            with of_operation(number):
+                location = _locate(call, operation)
+                locations.append(location)
+                wanted.append(_write(call, operation, location, key, number, operation.name))
+        if body.dry_run:
+            return Answer(200, {}, encode({"changes": _rehearse(call, wanted)}))
+        written = await execute(call, wanted, alone=True)
+        return await _told(call, body, locations, written)
+
+    return await writing.once(call, work, await request.body())
+
+
+def _locate(call: Call, operation: Operation) -> Location:
+    """What an operation is about. Raises Problem."""
+    location = locate(operation.path, call.platform.replicas)
+    check_location(call, location, changes=True)
+    reading.rows_of(call.platform, location)
+    return location
+
+
+def _write(
+    call: Call,
+    operation: Operation,
+    location: Location,
+    key: str | None,
+    number: int,
+    name: str | None = None,
+) -> Write:
+    """The write that an operation asks for. Raises what `problem.of` knows."""
+    uuid = None if key is None else uuid_for(call.principal.id, key, number)
+    return writing.write_of(
+        operation.method, location, operation.body or {}, operation.if_match, uuid, name
+    )
+
+
+async def _told(
+    call: Call, body: Transaction, locations: Sequence[Location], written: Sequence[Written]
+) -> Answer:
+    answers = [
+        writing.told(call, location, each)
+        for location, each in zip(locations, written, strict=True)
+    ]
+    members: dict[str, Any] = {"results": [_result(answer) for answer in answers]}
+    if body.wait == "none":
+        return Answer(200, {}, encode(members))
+    caught_up = await call.platform.barrier.seen(body.wait, body.timeout)
+    return Answer(200 if caught_up else 202, {}, encode({**members, "caught_up": caught_up}))
+
+
+def _result(answer: Answer) -> dict[str, Any]:
+    """An answer as part of another one."""
+    result: dict[str, Any] = {"status": answer.status}
+    if "Location" in answer.headers:
+        result["location"] = answer.headers["Location"]
+    if answer.body:
+        result["body"] = orjson.Fragment(answer.body)
+    return result
+
+
+def _rehearse(call: Call, wanted: Sequence[Write]) -> list[dict[str, Any]]:
+    """What `wanted` would change. Raises what `problem.of` knows."""
+    draft, _ = draft_of(call, wanted, is_bulk=True)
+    try:
+        changes = rehearse(call.platform.nb, draft.operations)
+    except Rejected as error:
+        raise reason(error, draft.conditions) from error
+    return [_change(call, change) for change in changes]
+
+
+def _change(call: Call, change: Change) -> dict[str, Any]:
+    rows = call.platform.nb.rows[change.table.name]
+    resource = BY_TABLE.get((call.platform.nb.name, change.table.name))
+    names = None
+    if change.old is not None and change.new is not None:
+        columns = change.table.column_list
+        names = [columns[place].name for place in change.columns if place != VERSION]
+    return {
+        "table": change.table.name,
+        "resource": None if resource is None else resource.name,
+        "uuid": change.row.uuid,
+        "before": None if change.old is None else rows.object(change.old, names),
+        "after": None if change.new is None else rows.object(change.new, names),
+    }
+
+
+@router.post("/batch", summary="Do many writes, each for itself")
+async def batch(request: Request, body: Batch) -> Response:
+    """Create, change and delete rows, each of which succeeds or fails by itself."""
+    call = await begin(request)
+
+    async def work(_: bytes, key: str | None) -> Answer:
+        results = await asyncio.gather(
+            *(
+                _one(call, operation, key, number)
+                for number, operation in enumerate(body.operations)
+            )
+        )
+        return Answer(200, {}, encode({"results": results}))
+
+    return await writing.once(call, work, await request.body())
+
+
+async def _one(call: Call, operation: Operation, key: str | None, number: int) -> dict[str, Any]:
+    """The result of one operation of a batch."""
+    try:
+        location = _locate(call, operation)
+        wanted = _write(call, operation, location, key, number)
+        (written,) = await execute(call, [wanted])
+        return _result(writing.told(call, location, written))
+    except problem.KNOWN as error:
+        known = problem.of(error)
+        assert known is not None
+        return {"status": known.status, "problem": known.to_json()}

@@ -1,0 +1,160 @@
+"""Writes, done: checked, executed, told to the audit trail, and seen by who asked for them."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from ovncp.api import audit, problem
+from ovncp.api.audit import Record
+from ovncp.api.call import Call
+from ovncp.api.problem import Problem
+from ovncp.ovn.draft import Draft, Unmet
+from ovncp.ovn.session import SessionLost
+from ovncp.ovn.values import Invalid, Unresolved
+from ovncp.ovn.write import CREATE, Write, Written, put
+from ovncp.ovn.writer import Rejected, reason
+
+_DUPLICATE = "duplicate uuid"
+
+
+@contextmanager
+def of_operation(number: int) -> Iterator[None]:
+    """What is wrong within is wrong with that operation of a transaction, and told so."""
+    place = f"operations[{number}]"
+    try:
+        yield
+    except Invalid as error:
+        raise Invalid([m._replace(field=f"{place}.body.{m.field}") for m in error.mistakes]) from (
+            error
+        )
+    except Unmet as error:
+        raise type(error)(f"{place}: {error}") from error
+    except Problem as error:
+        raise Problem(error.kind, f"{place}: {error.detail}", error.errors) from error
+
+
+def draft_of(
+    call: Call, wanted: Sequence[Write], *, is_bulk: bool
+) -> tuple[Draft, Sequence[Written]]:
+    """The operations that `wanted` come to. Raises what `problem.of` knows."""
+    draft = Draft(call.platform.nb, call.view)
+    written: list[Written] = []
+    for number, write in enumerate(wanted):
+        with of_operation(number) if is_bulk else nullcontext():
+            written.append(put(write, draft))
+    draft.comment(f"ovncp: {call.principal.name} {call.request_id}")
+    return draft, written
+
+
+async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -> Sequence[Written]:
+    """Do all that is `wanted`, or nothing; `alone` in a transaction of its own.
+
+    What an earlier request with the same key has done is not done again.
+
+    Raises what `problem.of` knows.
+    """
+    await _check_quotas(call, wanted)
+    if _was_done(call, wanted):
+        return _again(call, wanted)
+    written: Sequence[Written] = ()
+    result = audit.DONE
+    try:
+        draft, written = draft_of(call, wanted, is_bulk=alone)
+        writer = call.platform.writer
+        await (writer.alone if alone else writer.write)(draft.operations)
+    except Rejected as error:
+        if error.tag == _DUPLICATE and any(write.uuid for write in wanted):
+            return _again(call, wanted)
+        meaning = reason(error, draft.conditions)
+        result = _kind(meaning)
+        raise meaning from error
+    except Exception as error:
+        result = _kind(error)
+        raise
+    finally:
+        await _audit(call, wanted, written, result)
+    await call.platform.sight.wrote(call.principal.id)
+    return written
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, SessionLost) and error.sent:
+        return audit.UNKNOWN
+    known = problem.of(error)
+    return "error" if known is None else known.kind
+
+
+def _was_done(call: Call, wanted: Sequence[Write]) -> bool:
+    """Whether a row is there already whose uuid is made of the request's own key."""
+    rows = call.platform.nb.rows
+    return any(w.uuid is not None and rows[w.resource.table].get(w.uuid) for w in wanted)
+
+
+def _again(call: Call, wanted: Sequence[Write]) -> Sequence[Written]:
+    """What was written by the request that did all this before."""
+    draft = Draft(call.platform.nb, call.view)
+    for write in wanted:
+        if write.name is not None and write.uuid is not None:
+            draft.given[write.name] = (write.resource.table, write.uuid)
+    return [Written(w.action, w.resource, _uuid(w, draft), None) for w in wanted]
+
+
+def _uuid(write: Write, draft: Draft) -> str:
+    """The uuid of the row that `write` was about; "" if it is there no more."""
+    if write.uuid is not None:
+        return write.uuid
+    try:
+        return draft.resolve(write.resource.table, write.target or "")
+    except Unresolved:
+        return ""
+
+
+async def _check_quotas(call: Call, wanted: Sequence[Write]) -> None:
+    """See that a tenant has not more than it may. Raises Problem."""
+    tenant = call.principal.tenant
+    new = Counter(write.resource.name for write in wanted if write.action == CREATE)
+    if tenant is None or not new:
+        return
+    quotas = await call.platform.access.quotas(tenant)
+    tables = {write.resource.name: write.resource.table for write in wanted}
+    for name, n_new in new.items():
+        if name not in quotas:
+            continue
+        there = call.view.all(call.platform.nb.rows[tables[name]]) or ()
+        n_rows = sum(1 for _ in there)
+        if n_rows + n_new > quotas[name]:
+            text = f"the tenant has {n_rows} of {quotas[name]} {name}"
+            raise Problem("quota", text)
+
+
+async def _audit(
+    call: Call, wanted: Sequence[Write], written: Sequence[Written], result: str
+) -> None:
+    known = dict(enumerate(written))
+    records = [
+        _record(call, write, known.get(number), result) for number, write in enumerate(wanted)
+    ]
+    await call.platform.audit.record(records)
+
+
+def _record(call: Call, write: Write, written: Written | None, result: str) -> Record:
+    rows = call.platform.nb.rows[write.resource.table]
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    if written is not None:
+        before = None if written.before is None else rows.object(written.before)
+        row = rows.get(written.uuid)
+        after = None if row is None or result != audit.DONE else rows.object(row.values)
+    uuid = write.target or "" if written is None else written.uuid
+    return Record(
+        call.principal,
+        call.request_id,
+        call.address,
+        write.action,
+        write.resource.name,
+        uuid,
+        before,
+        after,
+        result,
+    )

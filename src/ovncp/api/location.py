@@ -1,0 +1,107 @@
+"""What a path names: rows of a resource, in a parent or not, or one of them.
+
+    /switches                       all switches
+    /switches/web                   one, by its name or uuid
+    /switches/web/ports             what belongs to it
+    /switches/web/ports/p1
+    /db/nb/Logical_Switch           rows of any table, and
+    /db/nb/Logical_Switch/web       one of them
+
+The same is what the operations of `transactions` and `batch` name, below /api/v1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from ovncp.api import access
+from ovncp.api.call import Call
+from ovncp.api.problem import Problem
+from ovncp.auth.principal import Role
+from ovncp.ovn.replica import Replica
+from ovncp.ovn.resources import (
+    BY_NAME,
+    BY_TABLE,
+    NORTHBOUND,
+    RESOURCES,
+    SOUTHBOUND,
+    Parent,
+    Resource,
+)
+from ovncp.ovn.write import Place
+
+PREFIX = "/api/v1"
+DATABASES = {"nb": NORTHBOUND, "sb": SOUTHBOUND}
+RAW = "db"
+
+_CHILDREN: Mapping[tuple[str, str], tuple[Resource, Parent]] = {
+    (parent.resource, parent.path): (resource, parent)
+    for resource in RESOURCES
+    for parent in resource.parents
+}
+
+
+@dataclass(frozen=True)
+class Location:
+    """What is named: rows of `resource`, in `place` where that is given; one where `target` is.
+
+    `is_raw` says that they are named by their table.
+    """
+
+    resource: Resource
+    target: str | None
+    place: Place | None
+    is_raw: bool = False
+
+
+def locate(path: str, replicas: Mapping[str, Replica]) -> Location:
+    """What a path below `PREFIX` names; its parts are quoted. Raises Problem."""
+    parts = [unquote(part) for part in path.strip("/").split("/")]
+    if parts[0] == RAW:
+        return _raw(parts[1:], replicas)
+    resource = BY_NAME.get(parts[0])
+    if resource is None or len(parts) > 4:
+        raise _nothing(path)
+    if len(parts) <= 2:
+        return Location(resource, parts[1] if len(parts) == 2 else None, None)
+    child = _CHILDREN.get((resource.name, parts[2]))
+    if child is None:
+        raise _nothing(path)
+    target = parts[3] if len(parts) == 4 else None
+    return Location(child[0], target, Place(child[1], parts[1]))
+
+
+def _raw(parts: Sequence[str], replicas: Mapping[str, Replica]) -> Location:
+    database = DATABASES.get(parts[0]) if parts else None
+    if database is None or len(parts) not in (2, 3):
+        raise _nothing("/".join((RAW, *parts)))
+    table = parts[1]
+    if table not in replicas[database].rows:
+        raise Problem("not-found", f"{database} has no table {table!r}")
+    target = parts[2] if len(parts) == 3 else None
+    return Location(raw_resource(database, table), target, None, is_raw=True)
+
+
+def raw_resource(database: str, table: str) -> Resource:
+    """The rows of a table, as if they were a resource."""
+    known = BY_TABLE.get((database, table))
+    order = "_uuid" if known is None else known.order
+    return Resource(table, f"row of {table}", table, database, order=order)
+
+
+def _nothing(path: str) -> Problem:
+    return Problem("not-found", f"there is nothing at {path}")
+
+
+def role_for(location: Location, changes: bool) -> Role:
+    """What it takes to read or to change what a path names."""
+    if not changes:
+        return Role.VIEWER
+    return Role.ADMIN if location.is_raw else Role.OPERATOR
+
+
+def check_location(call: Call, location: Location, *, changes: bool) -> None:
+    """Refuse who may not read or change what a path names. Raises Problem."""
+    access.check(call.principal, role_for(location, changes))
+    if location.is_raw and call.principal.tenant is not None:
+        raise Problem("forbidden", "tables as they are show what is not the tenant's")

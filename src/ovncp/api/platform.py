@@ -1,0 +1,71 @@
+"""What a node of the platform is made of, as its routes see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ovncp.api.access import Access, OpenAccess
+from ovncp.api.audit import Audit, LoggedAudit
+from ovncp.api.idempotency import IdempotencyStore, SharedKeys
+from ovncp.api.sight import Sight
+from ovncp.auth.principal import Principal
+from ovncp.cluster.node import Node
+from ovncp.ovn.barrier import Barrier
+from ovncp.ovn.replica import Replica
+from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
+from ovncp.ovn.tenancy import View
+from ovncp.ovn.writer import Grouping, Writer
+
+
+@dataclass
+class Platform:
+    """One node: the databases as they are now, the other nodes, and who may do what.
+
+    `keys`, `access` and `audit` are asked anew with each request.
+    """
+
+    replicas: Mapping[str, Replica]
+    node: Node
+    keys: IdempotencyStore
+    writer: Writer
+    barrier: Barrier
+    sight: Sight
+    access: Access = field(default_factory=OpenAccess)
+    audit: Audit = field(default_factory=LoggedAudit)
+
+    @classmethod
+    def of(cls, replicas: Mapping[str, Replica], node: Node, grouping: Grouping) -> "Platform":
+        """A platform whose state is kept by what the nodes share."""
+        nb = replicas[NORTHBOUND]
+        barrier = Barrier(nb)
+        return cls(
+            replicas,
+            node,
+            SharedKeys(node.store),
+            Writer(nb, grouping),
+            barrier,
+            Sight(nb, barrier, node.store, node.id),
+        )
+
+    @property
+    def nb(self) -> Replica:
+        """The Northbound."""
+        return self.replicas[NORTHBOUND]
+
+    @property
+    def sb(self) -> Replica:
+        """The Southbound."""
+        return self.replicas[SOUTHBOUND]
+
+    def view(self, principal: Principal) -> View:
+        """What `principal` sees."""
+        return View(self.nb, self.sb, principal.tenant)
+
+    async def start(self) -> None:
+        """Take part in the cluster."""
+        await self.node.start()
+
+    async def close(self) -> None:
+        """Follow the databases no more, and leave the cluster."""
+        await self.node.close()
+        for replica in self.replicas.values():
+            await replica.close()

@@ -1,0 +1,183 @@
+"""Answers to GET: one row, or a page of rows, from the replica."""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import partial
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.responses import Response
+
+from ovncp.api.call import Call
+from ovncp.api.location import Location
+from ovncp.api.platform import Platform
+from ovncp.api.problem import Problem
+from ovncp.ovn import filters, listing, names
+from ovncp.ovn.filters import Filter
+from ovncp.ovn.listing import Question
+from ovncp.ovn.replica import Replica
+from ovncp.ovn.resources import BY_NAME
+from ovncp.ovn.rows import Rows, encode
+from ovncp.ovn.tenancy import View
+from ovncp.ovn.values import Unresolved, refuse
+from ovncp.ovn.write import Place
+from ovncp.ovsdb.row import Row
+from ovncp.ovsdb.schema import VERSION, format_uuid
+
+DEFAULT_LIMIT = 100
+MOST_LIMIT = 1000
+AGE = "OVN-Age"
+
+_JSON = "application/json"
+_TAG = re.compile(r'(?:W/)?"([^"]*)"|(\*)')
+
+
+def rows_of(platform: Platform, location: Location) -> tuple[Replica, Rows]:
+    """The rows that a path is about, and whose they are. Raises Problem."""
+    replica = platform.replicas[location.resource.database]
+    rows = replica.rows.get(location.resource.table)
+    if rows is not None:
+        return replica, rows
+    if replica.is_filled:
+        raise Problem("not-found", f"{replica.name} has no table {location.resource.table}")
+    text = f"{replica.name} was not in reach since this node started"
+    raise Problem("database-unreachable", text, headers={"Retry-After": "1"})
+
+
+def etag(row: Row) -> str:
+    """The entity tag of a row: its version."""
+    return f'"{format_uuid(row.values[VERSION])}"'
+
+
+def tags(header: str) -> list[str]:
+    """The entity tags that a header has, without quotes; `*` is itself (RFC 9110 section 13.1)."""
+    return [tag or star for tag, star in _TAG.findall(header)]
+
+
+def one(call: Call, location: Location) -> Response:
+    """The row that `location` names. Raises Problem."""
+    request = call.request
+    replica, rows = rows_of(call.platform, location)
+    row = find(replica, location, call.view)
+    headers = {"ETag": etag(row), AGE: f"{replica.age:.3f}"}
+    known = request.headers.get("if-none-match")
+    if known is not None and {"*", headers["ETag"][1:-1]} & set(tags(known)):
+        return Response(status_code=304, headers=headers)
+    query = parse_qsl(request.url.query, keep_blank_values=True)
+    for name, _ in query:
+        if name != "fields":
+            raise refuse(name, "unknown", "one row is asked for: only `fields` makes sense")
+    wanted = _fields(rows, dict(query).get("fields"))
+    return Response(text_of(rows, row, wanted), headers=headers, media_type=_JSON)
+
+
+def find(replica: Replica, location: Location, view: View) -> Row:
+    """The row that `location` names. Raises Problem."""
+    assert location.target is not None
+    try:
+        row = names.find(replica, location.resource.table, location.target, view.sees)
+        if location.place is None or row.uuid in members(replica, location.place, view):
+            return row
+    except Unresolved as error:
+        raise Problem("not-found", str(error)) from error
+    text = f"{location.place.text!r} has no {location.resource.singular} {location.target!r}"
+    raise Problem("not-found", text)
+
+
+def members(replica: Replica, place: Place, view: View) -> Sequence[str]:
+    """The uuids of the rows in `place`. Raises Unresolved."""
+    table = BY_NAME[place.parent.resource].table
+    row = names.find(replica, table, place.text, view.sees)
+    column = replica.rows[table].table.columns[place.parent.column]
+    found: Sequence[str] = row.values[column.index]
+    return found
+
+
+def text_of(rows: Rows, row: Row, wanted: Sequence[str] | None) -> bytes:
+    """The JSON text of a row, of the columns that are `wanted`."""
+    return rows.json(row) if wanted is None else encode(rows.object(row.values, wanted))
+
+
+async def several(call: Call, location: Location) -> Response:
+    """A page of the rows that `location` names. Raises Problem, Invalid."""
+    request = call.request
+    replica, rows = rows_of(call.platform, location)
+    asked = Asked(replica, rows, location, request.url.query, call.view)
+    among = _among(replica, rows, location, call.view)
+    page = await listing.page(rows, asked.question, among)
+    members = [b'{"items":[', b",".join([text_of(rows, row, asked.fields) for row in page.rows])]
+    members.append(b'],"next":' + encode(page.cursor))
+    if asked.counts:
+        again = _among(replica, rows, location, call.view)
+        n_rows = await listing.count(rows, asked.question.filters, again)
+        members.append(b',"count":%d' % n_rows)
+    members.append(b"}")
+    headers = {AGE: f"{replica.age:.3f}"}
+    if page.cursor is not None:
+        query = [pair for pair in asked.query if pair[0] != "cursor"]
+        query.append(("cursor", page.cursor))
+        headers["Link"] = f'<{request.url.path}?{urlencode(query)}>; rel="next"'
+    return Response(b"".join(members), headers=headers, media_type=_JSON)
+
+
+def _among(replica: Replica, rows: Rows, location: Location, view: View) -> Iterable[Row] | None:
+    """The rows to look among; None is the whole table."""
+    if location.place is None:
+        return view.all(rows)
+    try:
+        uuids = members(replica, location.place, view)
+    except Unresolved as error:
+        raise Problem("not-found", str(error)) from error
+    return [row for uuid in uuids if (row := rows.get(uuid)) is not None]
+
+
+class Asked:
+    """A query, understood: which rows, in which order, and what of them."""
+
+    def __init__(
+        self, replica: Replica, rows: Rows, location: Location, text: str, view: View
+    ) -> None:
+        self.query = parse_qsl(text, keep_blank_values=True)
+        own: dict[str, str] = {}
+        found: list[Filter] = []
+        if view.tenant is not None:
+            found.append(Filter(partial(view.sees, rows)))
+        for name, value in self.query:
+            if name in ("limit", "cursor", "sort", "fields", "count"):
+                own[name] = value
+            elif name == "q":
+                found.append(filters.having_text(rows, value))
+            else:
+                found.append(filters.parse(replica, rows, name, value, view.sees))
+        self.fields = _fields(rows, own.get("fields"))
+        self.counts = _boolean("count", own.get("count", "false"))
+        orders = listing.parse_orders(rows, own.get("sort") or _usual_order(rows, location))
+        self.question = Question(found, orders, _limit(own.get("limit")), own.get("cursor"))
+
+
+def _usual_order(rows: Rows, location: Location) -> str:
+    wanted = location.resource.order
+    return wanted if wanted in rows.table.columns else "_uuid"
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MOST_LIMIT:
+        raise refuse("limit", "maximum", f"a number from 1 to {MOST_LIMIT} is wanted")
+    return int(text)
+
+
+def _boolean(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise refuse(name, "type", "true or false is wanted")
+    return text == "true"
+
+
+def _fields(rows: Rows, text: str | None) -> Sequence[str] | None:
+    if text is None:
+        return None
+    wanted = text.split(",")
+    for name in wanted:
+        if name not in rows.table.columns:
+            raise refuse("fields", "unknown", f"{rows.table.name} has no column {name!r}")
+    return wanted

@@ -1,0 +1,71 @@
+"""The routes of all resources, and of all tables: a few patterns, and what a path names in them.
+
+They come last among the routes, since they match whatever is below /api/v1. A part of a path may
+hold any character, a slash too where it is quoted, since OVN's names do.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
+
+from ovncp.api import reading, writing
+from ovncp.api.call import Call, begin
+from ovncp.api.location import PREFIX, Location, check_location, locate
+
+_PREFIX = PREFIX.encode() + b"/"
+
+
+class PathRoute(APIRoute):
+    """The route of everything below PREFIX, as the client wrote it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http" or not _raw_path(scope).startswith(_PREFIX):
+            return Match.NONE, {}
+        child = {"endpoint": self.endpoint, "path_params": {}}
+        matches_method = scope["method"] in (self.methods or ())
+        return Match.FULL if matches_method else Match.PARTIAL, child
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint itself, which takes no parameters that would have to be found out."""
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
+def _raw_path(scope: Scope) -> bytes:
+    path: bytes = scope["raw_path"].partition(b"?")[0]
+    return path.removeprefix(scope.get("root_path", "").encode())
+
+
+async def _begin(request: Request, *, changes: bool) -> tuple[Call, Location]:
+    call = await begin(request)
+    path = _raw_path(request.scope).removeprefix(_PREFIX).decode("latin-1")
+    location = locate(path, call.platform.replicas)
+    check_location(call, location, changes=changes)
+    return call, location
+
+
+async def read(request: Request) -> Response:
+    """One row, or a page of rows."""
+    call, location = await _begin(request, changes=False)
+    await call.platform.sight.catch_up(call.principal.id)
+    if location.target is not None:
+        return reading.one(call, location)
+    return await reading.several(call, location)
+
+
+async def write(request: Request) -> Response:
+    """A new row, a change of one, or its end."""
+    call, location = await _begin(request, changes=True)
+    return await writing.write(call, location)
+
+
+router = APIRouter(route_class=PathRoute)
+_PATTERN = PREFIX + "/{path:path}"
+router.add_api_route(_PATTERN, read, methods=["GET", "HEAD"], include_in_schema=False)
+router.add_api_route(_PATTERN, write, methods=["POST", "PATCH", "DELETE"], include_in_schema=False)

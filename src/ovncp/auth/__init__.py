@@ -1,0 +1,1 @@
+"""Who uses the platform, and what they may do: users, tokens, roles, tenants, audit."""

@@ -1,0 +1,202 @@
+"""`ovncp api`: one node of the control platform."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+import uvloop
+
+from ovncp import __version__
+from ovncp.api import app
+from ovncp.api.platform import Platform
+from ovncp.cli import config, options
+from ovncp.cli.config import Config, ConfigError, Loaded
+from ovncp.cli.connect import connector
+from ovncp.cli.options import Argument, Option, OptionError, Parsed
+from ovncp.cluster.node import Node, open_node
+from ovncp.cluster.settings import ClusterSettings, RedisSettings, SettingsError
+from ovncp.ops.refusal import Refusal
+from ovncp.ovn.replica import Replica
+from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
+from ovncp.ovn.session import Endpoint
+from ovncp.ovn.writer import Grouping
+from ovncp.server.tls import TlsFiles
+
+PROGRAM = "ovncp api"
+
+FILE_OPTION = Option("config", Argument.REQUIRED, "", "FILE", "the configuration (config.yaml)")
+FLAGS = tuple(
+    Option(each.about["flag"], Argument.REQUIRED, "", "VALUE", each.about["help"])
+    for each in config.settings()
+    if each.about["flag"]
+)
+TABLE = (FILE_OPTION, *FLAGS, options.GENERAL_OPTIONS[0])
+
+_YOUNG_OBJECTS = 100_000
+_NEVER = 1 << 30
+_DRAINING_SECONDS = 10.0
+_LEAVING_SECONDS = 30
+
+
+def usage() -> str:
+    """The text of --help."""
+    head = (
+        f"usage: {PROGRAM} [OPTION...]\n"
+        "Serves one API over a Northbound and a Southbound database, of any OVSDB server, until a\n"
+        "signal. All that there is to set is shown by `ovncp check-config`.\n"
+    )
+    return head + options.describe("Options", TABLE)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until a signal; `argv` is without the verb. Returns the exit status."""
+    try:
+        parsed = options.parse(argv, TABLE)
+        if parsed.has("help"):
+            print(usage(), end="")
+            return 0
+        loaded = load(parsed)
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("ovncp").setLevel(logging.INFO)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(loaded.config))
+    except (OptionError, ConfigError, SettingsError, Refusal, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def load(parsed: Parsed) -> Loaded:
+    """The configuration that a command line asks for. Raises ConfigError."""
+    if parsed.arguments:
+        raise ConfigError(f"{parsed.arguments[0]!r} is no option; --help has those that are")
+    named = parsed.last("config")
+    usual = Path(config.USUAL_FILE)
+    file = Path(named) if named is not None else usual if usual.exists() else None
+    flags = {name: value for name, value in parsed.options if value is not None}
+    return config.load(file, os.environ, flags)
+
+
+# What the parts are told of the configuration
+
+
+def cluster_settings(given: Config) -> ClusterSettings:
+    """Who the node is. Raises SettingsError."""
+    cluster = given.cluster
+    hostname = cluster.node_hostname or socket.gethostname()
+    has_redis = bool(given.redis.url or given.redis.addresses)
+    return ClusterSettings(
+        node_id=cluster.node_id or f"{hostname}:{given.server.port}",
+        hostname=hostname,
+        ip=cluster.node_ip,
+        port=given.server.port,
+        heartbeat_s=cluster.heartbeat_interval,
+        node_timeout_s=cluster.node_timeout,
+        session_ttl_s=given.session.ttl,
+        session_cleanup_s=given.session.cleanup_interval,
+        cache_entries=given.cache.entries,
+        redis=redis_settings(given) if has_redis and cluster.enabled is not False else None,
+    )
+
+
+def redis_settings(given: Config) -> RedisSettings:
+    """How Redis is reached. Raises SettingsError."""
+    redis = given.redis
+    usual = RedisSettings()
+    settings = RedisSettings(
+        addresses=redis.addresses or usual.addresses,
+        password=redis.password or None,
+        cluster=redis.cluster_mode,
+        sentinel_master=redis.sentinel_master or None,
+        pool_size=redis.pool_size,
+        max_retries=redis.max_retries,
+        dial_timeout_s=redis.dial_timeout,
+        read_timeout_s=redis.read_timeout,
+        write_timeout_s=redis.write_timeout,
+        prefix=given.cache.key_prefix,
+    )
+    return settings.with_url(redis.url) if redis.url else settings
+
+
+def endpoints(given: Config, targets: Sequence[str]) -> list[Endpoint]:
+    """What connects to each of `targets`. Raises Refusal."""
+    ovn = given.ovn
+    files = TlsFiles(
+        private_key=ovn.private_key or None,
+        certificate=ovn.certificate or None,
+        ca_cert=ovn.ca_cert or None,
+    )
+    return [Endpoint(target, connector(target, files)) for target in targets]
+
+
+def check(given: Config) -> None:
+    """See that the parts can be made of the configuration. Raises SettingsError, Refusal."""
+    cluster_settings(given)
+    for side in (given.ovn.northbound, given.ovn.southbound):
+        endpoints(given, side.endpoints)
+
+
+def open_platform(given: Config) -> Platform:
+    """The node that is configured. Raises SettingsError, Refusal."""
+    ovn, batch = given.ovn, given.batch_processor
+    check(given)
+    replicas = {
+        name: Replica(name, endpoints(given, side.endpoints), ovn.connection_timeout)
+        for name, side in ((NORTHBOUND, ovn.northbound), (SOUTHBOUND, ovn.southbound))
+    }
+    node = open_node(cluster_settings(given), __version__)
+    grouping = Grouping(batch.batch_size, batch.batch_timeout, batch.max_concurrent)
+    return Platform.of(replicas, node, grouping)
+
+
+class _Server(uvicorn.Server):
+    """A server that lets its clients go elsewhere before it stops to serve."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+        self._draining: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal, and end at once at the second one."""
+        self._loop.call_soon_threadsafe(self._signalled, sig, frame)
+
+    def _signalled(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is None and sig == signal.SIGTERM:
+            self._draining = self._loop.create_task(self._drain(sig, frame))
+        else:
+            super().handle_exit(sig, frame)
+
+    async def _drain(self, sig: int, frame: FrameType | None) -> None:
+        await self._node.drain()
+        deadline = self._loop.time() + _DRAINING_SECONDS
+        while self._node.sessions.own and self._loop.time() < deadline:
+            await asyncio.sleep(0.05)
+        super().handle_exit(sig, frame)
+
+
+async def _serve(given: Config) -> None:
+    # Rows, and what is kept of them, are in no cycle that ends.
+    gc.set_threshold(_YOUNG_OBJECTS, 50, _NEVER)
+    listening = socket.create_server((given.server.host, given.server.port), backlog=2048)
+    platform = open_platform(given)
+    settings = uvicorn.Config(
+        app.make(platform),
+        http="httptools",
+        ws="websockets-sansio",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=_LEAVING_SECONDS,
+    )
+    host, port = listening.getsockname()[:2]
+    print(f"listening on http://{host}:{port}", flush=True)
+    await _Server(settings, platform.node).serve([listening])

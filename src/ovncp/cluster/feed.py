@@ -1,0 +1,220 @@
+"""The events of all databases, in one order at all nodes, whichever of them appends them.
+
+Every node offers what it sees at the databases; the leader appends it to a stream; every node reads
+that and tells its clients.  So what clients hear has one order, and an id to resume from at any
+node.  What happens to changes while there is no leader, or no store, is in `pending`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from ovncp.cluster.base import (
+    ZERO,
+    Conflict,
+    Gap,
+    Item,
+    Store,
+    StreamId,
+    Unavailable,
+    following,
+)
+from ovncp.cluster.lease import Lease
+from ovncp.cluster.metrics import Counts
+from ovncp.cluster.pending import Change, Pending
+from ovncp.cluster.stream import Reader
+
+_logger = logging.getLogger("ovncp.cluster.feed")
+
+_BATCH = 500
+_WAIT_S = 2.0
+_FAILED_PAUSE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change, and its place in the order: its own id, and that of the event before it."""
+
+    id: StreamId
+    previous: StreamId
+    change: Change
+
+
+class Listener(ABC):
+    """Who is told of events; both calls return at once."""
+
+    @abstractmethod
+    def hear(self, events: Sequence[Event]) -> None:
+        """The next events have come."""
+
+    @abstractmethod
+    def miss(self, position: StreamId) -> None:
+        """Events were lost: load anew what they are about; those after `position` will come."""
+
+
+class Feed:
+    """One node's part in it; its `lead` is work for the leader."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        n_kept: int,
+        counts: Counts,
+        clock: Callable[[], float] | None = None,
+    ):
+        """`n_kept` events can be resumed from, and so many changes may wait for a leader."""
+        self.listeners: list[Listener] = []
+        self.catch_up: list[Callable[[], Awaitable[None]]] = []
+        """Each returns when `offer` was called with all that was in a database at the call."""
+        self._store = store
+        self._name = f"events:{name}"
+        self._n_kept = n_kept
+        self._counts = counts
+        self._clock = clock or asyncio.get_running_loop().time
+        self._pending = Pending(n_kept)
+        self._reader: Reader | None = None
+        self._offered = asyncio.Event()
+        self._moved = asyncio.Event()
+
+    @property
+    def n_pending(self) -> int:
+        """How many changes were seen at the databases, and not in the stream yet."""
+        return len(self._pending)
+
+    @property
+    def position(self) -> StreamId:
+        """The id of the last event that listeners heard."""
+        return self._reader.position if self._reader else ZERO
+
+    def offer(self, changes: Iterable[Change]) -> None:
+        """The databases have shown changes, in this order."""
+        now = self._clock()
+        for change in changes:
+            self._pending.offer(change, now)
+        self._offered.set()
+
+    async def since(self, after: StreamId) -> list[Event]:
+        """The next events after one, none if this node has heard no further ones.
+
+        Waits a little if it has not heard that one yet, as a client may come from another node.
+        Raises Gap if some are gone, Unavailable.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WAIT_S):
+                await self._reach(after)
+        if after == self.position:
+            return []
+        items = await self._store.read(self._name, after, _BATCH, 0)
+        events = [_event(item) for item in items if item.id <= self.position]
+        if not events or events[0].previous != after:
+            raise Gap(f"events after {after} are gone")
+        return events
+
+    async def _reach(self, id: StreamId) -> None:
+        """Return when this node has read so far."""
+        while self._reader is None or self._reader.position < id:
+            await self._moved.wait()
+
+    async def run(self) -> None:
+        """Read the stream, from its present end, for ever."""
+        while True:
+            try:
+                await self._read_on()
+            except Unavailable:
+                await asyncio.sleep(_FAILED_PAUSE_S)
+
+    async def _read_on(self) -> None:
+        if self._reader is None:
+            last = await self._store.last(self._name)
+            self._reader = Reader(self._store, self._name, last)
+            self._move()
+        try:
+            items = await self._reader.next(_WAIT_S, _BATCH)
+        except Gap as gap:
+            _logger.warning("events are lost, clients have to load anew: %s", gap)
+            await self._start_over(self._reader)
+            return
+        self._hear([_event(item) for item in items])
+
+    async def _start_over(self, reader: Reader) -> None:
+        for item in await reader.restart():
+            change = _event(item).change
+            self._pending.settle(change.row, change.version)
+        self._counts.event_gaps += 1
+        self._move()
+        for listener in self.listeners:
+            listener.miss(reader.position)
+
+    def _hear(self, events: list[Event]) -> None:
+        for event in events:
+            self._pending.settle(event.change.row, event.change.version)
+        self._counts.events_read += len(events)
+        self._move()
+        if events:
+            for listener in self.listeners:
+                listener.hear(events)
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def lead(self, lease: Lease) -> None:
+        """Append what is pending, and what comes: work of the leader.
+
+        Raises Conflict if the stream has lost what it had, Fenced if there is a newer leader.
+        """
+        after = await self._begin(lease)
+        for caught_up in self.catch_up:
+            await caught_up()
+        self._pending.take_over()
+        while True:
+            self._offered.clear()
+            while changes := self._pending.unsent(_BATCH):
+                after = await self._append(lease, after, changes)
+            await self._offered.wait()
+
+    async def _begin(self, lease: Lease) -> StreamId:
+        """Fence off earlier leaders, and see all that they appended; where the stream ends."""
+        await self._reach(ZERO)
+        last = await self._store.begin(self._name, lease.token)
+        if last < self.position or self._pending.has_lost:
+            _logger.warning("events are lost: the stream ends at %s", last)
+            return await self._store.begin(self._name, lease.token, broken=True)
+        await self._reach(last)
+        return last
+
+    async def _append(self, lease: Lease, after: StreamId, changes: list[Change]) -> StreamId:
+        items = [_encode(change) for change in changes]
+        while True:
+            lease.check()
+            try:
+                last = await self._store.append(self._name, lease.token, after, items, self._n_kept)
+            except Unavailable:
+                await asyncio.sleep(_FAILED_PAUSE_S)
+                continue
+            except Conflict as conflict:
+                last = conflict.last
+                # An earlier try may have happened after all.
+                if last != following(lease.token, after, len(items)):
+                    raise
+            self._pending.mark_sent(changes)
+            self._counts.events_appended += len(changes)
+            return last
+
+
+def _encode(change: Change) -> bytes:
+    return orjson.dumps([change.row, change.version]) + b"\n" + change.data
+
+
+def _event(item: Item) -> Event:
+    head, _, data = item.data.partition(b"\n")
+    row, version = orjson.loads(head)
+    return Event(item.id, item.previous, Change(row, version, data))
