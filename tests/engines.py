@@ -211,10 +211,18 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
             shutil.chown(self._directory, self._user)
-        self._run("initdb", "--auth=trust", "--username=ovncp", "--no-sync", "--no-locale")
+        self._make_data()
         if place is not HERE:
             with (self._directory / "data" / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all samenet trust\n")
+
+    def _make_data(self) -> None:
+        self._run("initdb", "--auth=trust", "--username=ovncp", "--no-sync", "--no-locale")
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self._directory / "data"
 
     def _run(self, program: str, *options: str) -> None:
         command = [POSTGRES_PROGRAMS[0] / program, "-D", self._directory / "data", *options]
@@ -286,6 +294,13 @@ class Postgres:
         assert self._process is not None
         self._process.wait()
 
+    def sql(self, text: str) -> str:
+        """What psql prints for a statement."""
+        command = [POSTGRES_PROGRAMS[0] / "psql", "-h", self._place.address, "-p", str(self._port)]
+        command += ["-U", "ovncp", "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-Atqc", text]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return done.stdout
+
     def kill_backend(self) -> None:
         """SIGKILL a process that serves a client: the server ends the others and recovers."""
         for child in self.pids[1:]:
@@ -318,6 +333,19 @@ class Postgres:
             shutil.chown(key, self._user)
         files = (f"ssl_cert_file={cert}", f"ssl_key_file={key}")
         return ["-c", "ssl=on", "-c", files[0], "-c", files[1]]
+
+
+class PostgresStandby(Postgres):
+    """A standby of `primary`, which runs, that follows it and takes reads."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self._primary = primary
+        super().__init__()
+
+    def _make_data(self) -> None:
+        host, port = self._primary.host.split(":")
+        source = ("-h", host, "-p", port, "-U", "ovncp")
+        self._run("pg_basebackup", "-R", "--checkpoint=fast", "--no-sync", *source)
 
 
 @functools.cache

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -13,6 +15,7 @@ import orjson
 from ovncp.ovn.graph import Graph
 from ovncp.ovn.rows import Rows
 from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
 
 SCHEMAS = {"nb": "/usr/share/ovn/ovn-nb.ovsschema", "sb": "/usr/share/ovn/ovn-sb.ovsschema"}
@@ -38,10 +41,17 @@ class Network:
         self.databases = {name: _database(path) for name, path in SCHEMAS.items()}
         self.rows = {name: _rows(database) for name, database in self.databases.items()}
         self.graph = self.anew()
+        self.listeners: list[Callable[[str, Sequence[Change]], None]] = []
+        """Called with the database's name and the changes of each transaction."""
 
     def anew(self) -> Graph:
         """The graph of what is there now."""
         return Graph(self.rows["nb"], self.rows["sb"])
+
+    def replica(self, name: str) -> Any:
+        """One of the databases, as far as a `Replica` is looked at for its rows."""
+        database = self.databases[name]
+        return SimpleNamespace(name=database.name, rows=self.rows[name], database=database)
 
     def transact(self, name: str, *operations: Operation) -> list[Any]:
         """Executes operations as one transaction, which must not fail."""
@@ -53,6 +63,8 @@ class Network:
             for change in outcome.commit.changes:
                 self.rows[name][change.table.name].change(change)
             self.graph.change(outcome.commit.changes)
+            for listener in self.listeners:
+                listener(name, outcome.commit.changes)
         return outcome.results
 
     # What tests are made of
@@ -135,3 +147,133 @@ def _rows(database: Database) -> dict[str, Rows]:
     for each in rows.values():
         each.link(rows)
     return rows
+
+
+class Walk:
+    """Random changes of a network, step by step."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        random.seed(seed)
+        self.network = Network()
+        self.number = 0
+
+    def step(self) -> str:
+        """Does something; what it was."""
+        self.number += 1
+        steps = [
+            self.add_switch,
+            self.add_router,
+            self.add_port,
+            self.add_router_port,
+            self.add_router_port,
+            self.add_router_port,
+            self.change_port,
+            self.change_router,
+            self.move_port,
+            self.remove_port,
+            self.remove_owner,
+            self.place_port,
+            self.change_place,
+        ]
+        step = self.random.choice(steps)
+        step()
+        return step.__name__
+
+    def rows(self, table: str, database: str = "nb") -> list[str]:
+        return sorted(self.network.rows[database][table].table.rows)
+
+    def pick(self, table: str, database: str = "nb") -> str | None:
+        rows = self.rows(table, database)
+        return self.random.choice(rows) if rows else None
+
+    def port_row(self) -> dict[str, Any]:
+        kind = self.random.choice(["", "router", "localnet", "virtual"])
+        options = {"router": "router-port", "localnet": "network_name"}.get(kind)
+        target = f"lrp{self.random.randrange(6)}" if kind == "router" else "phys"
+        row: dict[str, Any] = {"type": kind, "up": self.random.random() < 0.5}
+        row["options"] = ["map", [[options, target]] if options else []]
+        return row
+
+    def add_switch(self) -> None:
+        self.network.switch(f"s{self.number % 4}")
+
+    def add_router(self) -> None:
+        self.network.router(f"r{self.number % 3}")
+
+    def add_port(self) -> None:
+        switch = self.pick("Logical_Switch")
+        if switch:
+            self.network.port(switch, f"p{self.number}", **self.port_row())
+
+    def add_router_port(self) -> None:
+        router = self.pick("Logical_Router")
+        name = f"lrp{self.number % 6}"
+        taken = [row.values for row in self.network.rows["nb"]["Logical_Router_Port"].values()]
+        if router and not any(name in values for values in taken):
+            row = {"peer": "lrp1"} if self.number % 3 == 0 else {}
+            self.network.router_port(router, name, **row)
+
+    def change_port(self) -> None:
+        port = self.pick("Logical_Switch_Port")
+        if port:
+            self.network.change("nb", "Logical_Switch_Port", port, **self.port_row())
+
+    def change_router(self) -> None:
+        router, port = self.pick("Logical_Router"), self.pick("Logical_Router_Port")
+        if router:
+            pairs = [["chassis", "c"]] if self.random.random() < 0.5 else []
+            self.network.change("nb", "Logical_Router", router, options=["map", pairs])
+        if port:
+            self.network.change("nb", "Logical_Router_Port", port, peer=f"lrp{self.number % 6}")
+            group = {"op": "insert", "table": "HA_Chassis_Group", "uuid-name": "g"}
+            where = [["_uuid", "==", ["uuid", port]]]
+            place = {"op": "update", "table": "Logical_Router_Port", "where": where}
+            place["row"] = {"ha_chassis_group": ["named-uuid", "g"]}
+            self.network.transact("nb", {**group, "row": {"name": f"g{self.number}"}}, place)
+
+    def move_port(self) -> None:
+        switches = self.rows("Logical_Switch")
+        port = self.pick("Logical_Switch_Port")
+        if len(switches) < 2 or port is None:
+            return
+        moves = [
+            {
+                "op": "mutate",
+                "table": "Logical_Switch",
+                "where": [["_uuid", "==", ["uuid", switch]]],
+                "mutations": [["ports", mutator, ["set", [["uuid", port]]]]],
+            }
+            for switch, mutator in [
+                *((switch, "delete") for switch in switches),
+                (self.random.choice(switches), "insert"),
+            ]
+        ]
+        self.network.transact("nb", *moves)
+
+    def remove_port(self) -> None:
+        for table in ("Logical_Switch", "Logical_Router"):
+            owner = self.pick(table)
+            if owner:
+                row = self.network.rows["nb"][table].table
+                ports = row.rows[owner].values[row.columns["ports"].index]
+                kept = [["uuid", port] for port in ports[1:]]
+                self.network.change("nb", table, owner, ports=["set", kept])
+
+    def remove_owner(self) -> None:
+        if self.random.random() < 0.5:
+            table = self.random.choice(["Logical_Switch", "Logical_Router"])
+            if len(self.rows(table)) > 2:
+                self.network.delete("nb", table, self.pick(table) or "")
+
+    def place_port(self) -> None:
+        chassis = self.pick("Chassis", "sb") or self.network.chassis("c")
+        self.network.bind(f"p{self.number}", chassis)
+
+    def change_place(self) -> None:
+        binding, chassis = self.pick("Port_Binding", "sb"), self.pick("Chassis", "sb")
+        if binding and chassis:
+            place = ["uuid", chassis] if self.random.random() < 0.5 else ["set", []]
+            self.network.change("sb", "Port_Binding", binding, chassis=place)
+        elif binding:
+            self.network.delete("sb", "Port_Binding", binding)

@@ -79,7 +79,7 @@ class Node:
 
     @staticmethod
     def _checked(answer: httpx.Response, status: int) -> Any:
-        assert answer.status_code == status, f"{answer.status_code}: {answer.text}"
+        assert answer.status_code == status, f"{answer.status_code}: {answer.text[:2000]}"
         return answer.json() if answer.content else None
 
 

@@ -188,3 +188,25 @@ def test_a_conversion_reaches_the_clients_of_all_servers(start: Start, is_aware:
     assert other.client().request("get_schema", ["D"])["result"]["version"] == "2.0.0"
     put(other.client(), "k", "w")
     wait_until_seen(one, "k", "w")
+
+
+def test_a_client_that_comes_after_a_conversion_elsewhere_is_not_disconnected(start: Start) -> None:
+    one, other = start(2)
+    converter = one.client()
+    converter.request("set_db_change_aware", [True])
+    schema = converter.request("get_schema", ["D"])["result"]
+    select = {"op": "select", "table": "T", "where": [], "columns": ["w"]}
+    schema["tables"]["T"]["columns"]["w"] = {"type": "integer"}
+    first_requests = [
+        ("get_schema", ["D"]),
+        ("transact", ["D", select]),
+        ("monitor", ["D", None, {"T": {"columns": ["w"]}}]),
+    ]
+    for number, (method, params) in enumerate(first_requests * 2, 2):
+        schema["version"] = f"{number}.0.0"
+        assert converter.request("convert", ["D", schema])["error"] is None
+        client = other.client()
+        reply = client.request(method, params)
+        assert reply["error"] is None and "unknown column" not in str(reply)
+        assert client.request("get_schema", ["D"])["result"]["version"] == schema["version"]
+        put(client, "k", method)

@@ -59,7 +59,7 @@ class Up:
         ports = (f"--nb-port={self.nb_port}", f"--sb-port={self.sb_port}")
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, f"--data-dir={self.data}", *ports, *options],
+                [*command, f"--data-dir={self.data}", *ports, "--api-port=none", *options],
                 env=os.environ | environment(home) | (env or {}),
                 cwd=home,
                 stdin=subprocess.DEVNULL,
@@ -319,6 +319,26 @@ def test_a_schema_that_is_missing(home: Path) -> None:
         assert "--schema-dir or OVNCP_SCHEMA_DIR" in line
     with refused_after_start(home, env={"OVNCP_SCHEMA_DIR": str(home)}) as line:
         assert f"there is no ovn-nb.ovsschema in {home}" in line
+
+
+def test_schemas_of_servers(home: Path, tmp_path: Path) -> None:
+    nowhere = f"--schema-dir={home}"
+    with Server("c", [("nb", NB_SCHEMA)]) as nb, Server("c", [("sb", SB_SCHEMA)]) as sb:
+        servers = f"--schema-from={nb.remote},{sb.remote}"
+        with Up(home, nowhere, servers) as up:
+            up.nbctl("--wait=sb", "ls-add", "web")
+            assert up.sbctl("--bare", "--columns=external_ids", "list", "Datapath_Binding")
+            assert run("ovsdb-client", "get-schema", f"unix:{up.data}/ovnnb_db.sock") == run(
+                "ovsdb-client", "get-schema", nb.remote
+            )
+            assert up.stop() == 0
+    # They are kept, in case that the servers are not there the next time.
+    with Up(home, nowhere, env={"OVNCP_SCHEMA_FROM": f"{nb.remote},{sb.remote}"}) as up:
+        assert "is from the last time" in up.output
+        up.nbctl("ls-del", "web")
+    with Up(home, servers, data=tmp_path, wait=False) as up:
+        assert up.process.wait(20) == 1
+        assert "no schema of OVN_Northbound by --schema-from" in up.output.splitlines()[-1]
 
 
 @contextmanager

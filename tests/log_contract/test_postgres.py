@@ -14,7 +14,9 @@ from log_contract.faults import load, opened
 from ovncp.log.base import LeaseLost, LogError
 from ovncp.log.contract.bench import SCHEMA
 from ovncp.log.contract.case import entries_from, expected, fill, text
+from ovncp.log.location import Location
 from ovncp.log.postgres import PostgresLog
+from ovncp.log.postgres_client import Line
 from ovncp.log.postgres_schema import MIGRATIONS
 
 
@@ -158,19 +160,18 @@ async def test_a_guard_is_held_until_the_append_is_over(server):
         blocking = connection.transaction()
         await blocking.start()
         await connection.execute("SELECT FROM ovncp.head WHERE database = 'guard' FOR UPDATE")
-        order = []
 
-        async def note(what, deed):
-            await deed
-            order.append(what)
+        async def steal():
+            await thief.seize("a", 60_000)
+            return await entries_from(thief, 1)
 
-        append = asyncio.create_task(note("append", log.append(1, [text(1)], [lease])))
+        append = asyncio.create_task(log.append(1, [text(1)], [lease]))
         await until_waiting(connection, 1)
-        theft = asyncio.create_task(note("theft", thief.seize("a", 60_000)))
+        theft = asyncio.create_task(steal())
         await until_waiting(connection, 2)
         await blocking.rollback()
-        await asyncio.gather(append, theft)
-        assert order == ["append", "theft"]
+        assert await theft == expected(1, 1)
+        await append
         with pytest.raises(LeaseLost):
             await log.append(2, [text(2)], [lease])
         await connection.close()
@@ -184,6 +185,47 @@ async def until_waiting(connection: asyncpg.Connection, count: int) -> None:
         while await connection.fetchval(waiting) != count:
             await connection.execute("SELECT pg_stat_clear_snapshot()")
             await asyncio.sleep(0.01)
+
+
+async def test_what_is_notified_while_nobody_listens_is_heard_later(server):
+    line = Line(Location.parse(server.url("heard")))
+    listening = line.listen()
+    assert await anext(listening) == []
+    connection = await connect(server)
+    heard = []
+    for notification in ("a", "b", "c"):
+        await connection.execute("SELECT pg_notify('ovncp', $1)", notification)
+        heard += await anext(listening)
+        await connection.execute("SELECT pg_notify('ovncp', $1)", notification.upper())
+        await line._connection.execute("SELECT 'and what came before'")
+    heard += await anext(listening)
+    assert heard == list("aAbBcC")
+    line.drop()
+    await connection.close()
+
+
+async def test_notifications_that_others_make_up_do_no_harm(server):
+    async with opened(server.url("woken")) as log:
+        other = await PostgresLog.open(server.url("woken"))
+        connection = await connect(server)
+        later = log._head.version + 1000
+        for notification in (
+            "",
+            "log",
+            "1",
+            '["log"]',
+            '["log","woken"]',
+            '["log","woken","x"]',
+            f'["log","woken",{later}]',
+            f'["log","wo ken",{later}]',
+        ):
+            await connection.execute("SELECT pg_notify('ovncp', $1)", notification)
+        await other.append(1, [text(1)])
+        await log.grown(1)
+        await log.append(2, [text(2)])
+        assert await entries_from(other, 1) == expected(1, 2)
+        await connection.close()
+        await other.close()
 
 
 async def test_a_password_is_asked_for_and_never_shown(server):

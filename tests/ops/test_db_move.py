@@ -150,6 +150,15 @@ def test_an_empty_database_is_made_once(db: Command, url: str) -> None:
     assert "exist" in again.error
 
 
+def test_an_empty_database_of_the_schema_of_a_server(source: Server, db: Command, url: str) -> None:
+    db.well("create", url, source.remote)
+    assert db.well("status", url, "--json").json["schema"]["version"] == "1.2.3"
+    differences = db("verify", source.remote, url, "--json").json
+    assert differences["schema"] == [] and len(differences["rows"]) == 8
+    refused = db("create", f"{url}-other", f"{source.remote}?db=Other")
+    assert refused.status == 2 and "there is no Other" in refused.error
+
+
 def test_nothing_takes_the_place_of_a_database(source: Server, db: Command, url: str) -> None:
     db.well("import", source.files["things"], url)
     for verb in ("import", "copy"):

@@ -10,6 +10,7 @@ from typing import Protocol
 from starlette.requests import HTTPConnection, Request
 
 from ovncp.api.problem import Problem
+from ovncp.auth import decision
 from ovncp.auth.principal import Principal, Role
 
 
@@ -55,6 +56,17 @@ def requires(role: Role) -> Callable[[Request], Awaitable[Principal]]:
 
     allowed.role = role  # type: ignore[attr-defined]
     return allowed
+
+
+def allow(principal: Principal, thing: str, *, changes: bool) -> None:
+    """Refuse who may not read, or change, a thing as `ovncp.auth.decision` names them.
+
+    What of it is seen is another question. Raises Problem.
+    """
+    action = decision.action(thing, changes=changes)
+    decided = decision.allowed(principal, action, principal.tenant)
+    if not decided.allowed:
+        raise Problem("forbidden", decided.why)
 
 
 def check(principal: Principal, role: Role) -> None:

@@ -12,13 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from ovncp import __version__
-from ovncp.api import bulk, problem, resources
+from ovncp.api import bulk, docs, events, problem, resources, topology
+from ovncp.api.openapi import Description
 from ovncp.api.platform import Platform
 from ovncp.api.request_id import RequestIds
 
 LARGEST_BODY_BYTES = 16 << 20
 
-ROUTERS = (bulk.router, resources.router)
+ROUTERS = (docs.router, bulk.router, topology.router, events.router, resources.router)
 
 
 def make(platform: Platform) -> FastAPI:
@@ -46,4 +47,5 @@ def make(platform: Platform) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(RequestIds)
+    app.openapi = Description(app, platform)  # type: ignore[method-assign]
     return app

@@ -22,7 +22,6 @@ from ovncp.ovn.rehearsal import rehearse
 from ovncp.ovn.resources import BY_TABLE
 from ovncp.ovn.rows import encode
 from ovncp.ovn.write import Write, Written
-from ovncp.ovn.writer import Rejected, reason
 from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import VERSION
 
@@ -100,6 +99,8 @@ async def transactions(request: Request, body: Transaction) -> Response:
                 wanted.append(_write(call, operation, location, key, number, operation.name))
         if body.dry_run:
             return Answer(200, {}, encode({"changes": _rehearse(call, wanted)}))
+        if body.wait != "none":
+            call.platform.barrier.check()
         written = await execute(call, wanted, alone=True)
         return await _told(call, body, locations, written)
 
@@ -156,11 +157,7 @@ def _result(answer: Answer) -> dict[str, Any]:
 def _rehearse(call: Call, wanted: Sequence[Write]) -> list[dict[str, Any]]:
     """What `wanted` would change. Raises what `problem.of` knows."""
     draft, _ = draft_of(call, wanted, is_bulk=True)
-    try:
-        changes = rehearse(call.platform.nb, draft.operations)
-    except Rejected as error:
-        raise reason(error, draft.conditions) from error
-    return [_change(call, change) for change in changes]
+    return [_change(call, change) for change in rehearse(call.platform.nb, draft)]
 
 
 def _change(call: Call, change: Change) -> dict[str, Any]:

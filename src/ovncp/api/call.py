@@ -23,8 +23,9 @@ class Call:
 
 
 async def begin(request: Request) -> Call:
-    """The call that `request` is. Raises Problem."""
+    """The call that `request` is. Raises Problem, and SessionLost if there is no Northbound yet."""
     platform: Platform = request.app.state.platform
+    await platform.nb.filled()
     principal = await access.principal_of(request)
     address = request.client.host if request.client is not None else ""
     request_id = request.scope["request_id"]

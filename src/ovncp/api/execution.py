@@ -13,7 +13,7 @@ from ovncp.ovn.draft import Draft, Unmet
 from ovncp.ovn.session import SessionLost
 from ovncp.ovn.values import Invalid, Unresolved
 from ovncp.ovn.write import CREATE, Write, Written, put
-from ovncp.ovn.writer import Rejected, reason
+from ovncp.ovn.writer import Rejected
 
 _DUPLICATE = "duplicate uuid"
 
@@ -62,14 +62,10 @@ async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -
     try:
         draft, written = draft_of(call, wanted, is_bulk=alone)
         writer = call.platform.writer
-        await (writer.alone if alone else writer.write)(draft.operations)
-    except Rejected as error:
-        if error.tag == _DUPLICATE and any(write.uuid for write in wanted):
-            return _again(call, wanted)
-        meaning = reason(error, draft.conditions)
-        result = _kind(meaning)
-        raise meaning from error
+        await (writer.alone if alone else writer.write)(draft)
     except Exception as error:
+        if _is_done(error, wanted):
+            return _again(call, wanted)
         result = _kind(error)
         raise
     finally:
@@ -83,6 +79,12 @@ def _kind(error: Exception) -> str:
         return audit.UNKNOWN
     known = problem.of(error)
     return "error" if known is None else known.kind
+
+
+def _is_done(error: Exception, wanted: Sequence[Write]) -> bool:
+    """Whether it fails because an earlier request with the same key is done just now."""
+    is_duplicate = isinstance(error, Rejected) and error.tag == _DUPLICATE
+    return is_duplicate and any(write.uuid is not None for write in wanted)
 
 
 def _was_done(call: Call, wanted: Sequence[Write]) -> bool:

@@ -17,7 +17,6 @@ from urllib.parse import unquote
 from ovncp.api import access
 from ovncp.api.call import Call
 from ovncp.api.problem import Problem
-from ovncp.auth.principal import Role
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import (
     BY_NAME,
@@ -52,6 +51,15 @@ class Location:
     target: str | None
     place: Place | None
     is_raw: bool = False
+
+
+def database_of(path: str) -> str:
+    """The database that a path below PREFIX is about, as far as it is about any."""
+    first, _, rest = path.strip("/").partition("/")
+    if first == RAW:
+        return DATABASES.get(rest.partition("/")[0], NORTHBOUND)
+    resource = BY_NAME.get(first)
+    return NORTHBOUND if resource is None else resource.database
 
 
 def locate(path: str, replicas: Mapping[str, Replica]) -> Location:
@@ -93,15 +101,11 @@ def _nothing(path: str) -> Problem:
     return Problem("not-found", f"there is nothing at {path}")
 
 
-def role_for(location: Location, changes: bool) -> Role:
-    """What it takes to read or to change what a path names."""
-    if not changes:
-        return Role.VIEWER
-    return Role.ADMIN if location.is_raw else Role.OPERATOR
+def thing_of(location: Location) -> str:
+    """What a path names, as `ovncp.auth.decision` calls it."""
+    return RAW if location.is_raw else location.resource.name
 
 
 def check_location(call: Call, location: Location, *, changes: bool) -> None:
     """Refuse who may not read or change what a path names. Raises Problem."""
-    access.check(call.principal, role_for(location, changes))
-    if location.is_raw and call.principal.tenant is not None:
-        raise Problem("forbidden", "tables as they are show what is not the tenant's")
+    access.allow(call.principal, thing_of(location), changes=changes)

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ovncp.api.access import Access, OpenAccess
+from ovncp.api.audience import Audience
 from ovncp.api.audit import Audit, LoggedAudit
 from ovncp.api.idempotency import IdempotencyStore, SharedKeys
 from ovncp.api.sight import Sight
 from ovncp.auth.principal import Principal
 from ovncp.cluster.node import Node
 from ovncp.ovn.barrier import Barrier
+from ovncp.ovn.live_graph import LiveGraph
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
 from ovncp.ovn.tenancy import View
@@ -29,6 +31,8 @@ class Platform:
     writer: Writer
     barrier: Barrier
     sight: Sight
+    graph: LiveGraph
+    audience: Audience
     access: Access = field(default_factory=OpenAccess)
     audit: Audit = field(default_factory=LoggedAudit)
 
@@ -44,6 +48,8 @@ class Platform:
             Writer(nb, grouping),
             barrier,
             Sight(nb, barrier, node.store, node.id),
+            LiveGraph(nb, replicas[SOUTHBOUND]),
+            Audience(nb, replicas[SOUTHBOUND], node),
         )
 
     @property
@@ -63,9 +69,11 @@ class Platform:
     async def start(self) -> None:
         """Take part in the cluster."""
         await self.node.start()
+        self.audience.start()
 
     async def close(self) -> None:
         """Follow the databases no more, and leave the cluster."""
+        self.audience.close()
         await self.node.close()
         for replica in self.replicas.values():
             await replica.close()

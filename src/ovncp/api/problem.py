@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from ovncp.ovn.draft import Gone, Stale, Taken, Unmet
@@ -59,6 +59,7 @@ KINDS = {
     "error": 500,
     "database-refuses": 502,
     "database-unreachable": 503,
+    "unavailable": 503,
     "outcome-unknown": 503,
     "timeout": 504,
 }
@@ -127,7 +128,7 @@ def of(error: Exception) -> Problem | None:
     return None
 
 
-def response(problem: Problem, request: Request) -> Response:
+def response(problem: Problem, request: HTTPConnection) -> Response:
     """The answer that tells of `problem`."""
     members = problem.to_json()
     request_id = request.scope.get("request_id")

@@ -17,6 +17,7 @@ from ovncp.ovn.listing import Question
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import BY_NAME
 from ovncp.ovn.rows import Rows, encode
+from ovncp.ovn.southbound import FIELD_SCHEMAS, FIELDS, FILTERS
 from ovncp.ovn.tenancy import View
 from ovncp.ovn.values import Unresolved, refuse
 from ovncp.ovn.write import Place
@@ -37,10 +38,7 @@ def rows_of(platform: Platform, location: Location) -> tuple[Replica, Rows]:
     rows = replica.rows.get(location.resource.table)
     if rows is not None:
         return replica, rows
-    if replica.is_filled:
-        raise Problem("not-found", f"{replica.name} has no table {location.resource.table}")
-    text = f"{replica.name} was not in reach since this node started"
-    raise Problem("database-unreachable", text, headers={"Retry-After": "1"})
+    raise Problem("not-found", f"{replica.name} has no table {location.resource.table}")
 
 
 def etag(row: Row) -> str:
@@ -66,8 +64,8 @@ def one(call: Call, location: Location) -> Response:
     for name, _ in query:
         if name != "fields":
             raise refuse(name, "unknown", "one row is asked for: only `fields` makes sense")
-    wanted = _fields(rows, dict(query).get("fields"))
-    return Response(text_of(rows, row, wanted), headers=headers, media_type=_JSON)
+    shape = Shape(replica, rows, location, dict(query).get("fields"))
+    return Response(shape.text(row), headers=headers, media_type=_JSON)
 
 
 def find(replica: Replica, location: Location, view: View) -> Row:
@@ -92,9 +90,30 @@ def members(replica: Replica, place: Place, view: View) -> Sequence[str]:
     return found
 
 
-def text_of(rows: Rows, row: Row, wanted: Sequence[str] | None) -> bytes:
-    """The JSON text of a row, of the columns that are `wanted`."""
-    return rows.json(row) if wanted is None else encode(rows.object(row.values, wanted))
+class Shape:
+    """What of a row is shown: all of it, or the fields that a text with commas names.
+
+    Raises Invalid.
+    """
+
+    def __init__(self, replica: Replica, rows: Rows, location: Location, text: str | None) -> None:
+        self._replica = replica
+        self._rows = rows
+        self._more = FIELDS.get(location.resource.name)
+        self._wanted = None if text is None else text.split(",")
+        known = {*rows.table.columns, *FIELD_SCHEMAS.get(location.resource.name, ())}
+        for name in self._wanted or ():
+            if name not in known:
+                raise refuse("fields", "unknown", f"{rows.table.name} has no column {name!r}")
+
+    def text(self, row: Row) -> bytes:
+        """The JSON text of `row`."""
+        if self._wanted is None and self._more is None:
+            return self._rows.json(row)
+        if self._more is None:
+            return encode(self._rows.object(row.values, self._wanted))
+        whole = self._rows.object(row.values) | self._more(self._replica, self._rows, row)
+        return encode(whole if self._wanted is None else {n: whole[n] for n in self._wanted})
 
 
 async def several(call: Call, location: Location) -> Response:
@@ -104,7 +123,7 @@ async def several(call: Call, location: Location) -> Response:
     asked = Asked(replica, rows, location, request.url.query, call.view)
     among = _among(replica, rows, location, call.view)
     page = await listing.page(rows, asked.question, among)
-    members = [b'{"items":[', b",".join([text_of(rows, row, asked.fields) for row in page.rows])]
+    members = [b'{"items":[', b",".join([asked.shape.text(row) for row in page.rows])]
     members.append(b'],"next":' + encode(page.cursor))
     if asked.counts:
         again = _among(replica, rows, location, call.view)
@@ -146,11 +165,14 @@ class Asked:
                 own[name] = value
             elif name == "q":
                 found.append(filters.having_text(rows, value))
+            elif (location.resource.name, name) in FILTERS:
+                own_filter = FILTERS[location.resource.name, name]
+                found.append(own_filter(replica, rows, value, view.sees))
             else:
                 found.append(filters.parse(replica, rows, name, value, view.sees))
-        self.fields = _fields(rows, own.get("fields"))
+        self.shape = Shape(replica, rows, location, own.get("fields"))
         self.counts = _boolean("count", own.get("count", "false"))
-        orders = listing.parse_orders(rows, own.get("sort") or _usual_order(rows, location))
+        orders = listing.parse_orders(rows, own.get("sort", _usual_order(rows, location)))
         self.question = Question(found, orders, _limit(own.get("limit")), own.get("cursor"))
 
 
@@ -171,13 +193,3 @@ def _boolean(name: str, text: str) -> bool:
     if text not in ("true", "false"):
         raise refuse(name, "type", "true or false is wanted")
     return text == "true"
-
-
-def _fields(rows: Rows, text: str | None) -> Sequence[str] | None:
-    if text is None:
-        return None
-    wanted = text.split(",")
-    for name in wanted:
-        if name not in rows.table.columns:
-            raise refuse("fields", "unknown", f"{rows.table.name} has no column {name!r}")
-    return wanted

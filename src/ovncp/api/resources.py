@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from ovncp.api import reading, writing
 from ovncp.api.call import Call, begin
-from ovncp.api.location import PREFIX, Location, check_location, locate
+from ovncp.api.location import PREFIX, Location, check_location, database_of, locate
 
 _PREFIX = PREFIX.encode() + b"/"
 
@@ -45,6 +45,7 @@ def _raw_path(scope: Scope) -> bytes:
 async def _begin(request: Request, *, changes: bool) -> tuple[Call, Location]:
     call = await begin(request)
     path = _raw_path(request.scope).removeprefix(_PREFIX).decode("latin-1")
+    await call.platform.replicas[database_of(path)].filled()
     location = locate(path, call.platform.replicas)
     check_location(call, location, changes=changes)
     return call, location

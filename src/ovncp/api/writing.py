@@ -110,6 +110,8 @@ async def write(call: Call, location: Location) -> Response:
     reading.rows_of(call.platform, location)
     request = call.request
     level, seconds = _wait_of(request.url.query)
+    if level is not None:
+        call.platform.barrier.check()
 
     async def work(body: bytes, key: str | None) -> Answer:
         value = None if request.method == "DELETE" else parse_body(request, body)

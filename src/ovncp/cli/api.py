@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from ovncp import __version__
-from ovncp.api import app
+from ovncp.api import app, events
 from ovncp.api.platform import Platform
 from ovncp.cli import config, options
 from ovncp.cli.config import Config, ConfigError, Loaded
@@ -193,6 +193,8 @@ async def _serve(given: Config) -> None:
         app.make(platform),
         http="httptools",
         ws="websockets-sansio",
+        ws_max_size=events.LARGEST_MESSAGE,
+        ws_per_message_deflate=False,  # an event is the same bytes for all who are told of it
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=_LEAVING_SECONDS,

@@ -66,8 +66,8 @@ class Call(NamedTuple):
 async def _create(call: Call, caller: Caller) -> Report:
     from ovncp.ops.db.create import create
 
-    url, schema = call.arguments
-    return await create(url, schema, if_absent=call.parsed.has("if-absent"))
+    url, source = call.arguments
+    return await create(url, source, caller.connect, if_absent=call.parsed.has("if-absent"))
 
 
 async def _import(call: Call, caller: Caller) -> Report:
@@ -144,7 +144,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "create": Verb(
-        _create, "URL SCHEMA", 2, 2, "make an empty database of a schema file", CREATE_OPTIONS
+        _create, "URL SCHEMA", 2, 2, "make an empty one of a schema file or server", CREATE_OPTIONS
     ),
     "import": Verb(
         _import, "SOURCE URL", 2, 2, "make a database of what SOURCE has", IMPORT_OPTIONS

@@ -81,6 +81,8 @@ class Cache:
 
     def __init__(self, store: Store, n_entries: int, n_kept: int, counts: Counts):
         """`n_entries` values are at hand at most; `n_kept` invalidations can be replayed."""
+        self.on_forget: list[Callable[[str, str], None]] = []
+        """Called with the tenant, or "*", and the pattern of what any node has invalidated."""
         self._store = store
         self._n_entries = n_entries
         self._n_kept = n_kept
@@ -205,6 +207,8 @@ class Cache:
                 del self._unsent[name]
 
     def _forget(self, tenant: str, pattern: str) -> None:
+        for tell in self.on_forget:
+            tell(tenant, pattern)
         if _is_exact(pattern) and tenant != "*":
             self._at_hand.pop((tenant, pattern), None)
             self._underway.pop((tenant, pattern), None)
@@ -241,8 +245,7 @@ class Cache:
         kept = await reader.restart()
         since = kept[0].previous if kept else reader.position
         self._invalidations = Invalidations(since, self._n_kept)
-        self._at_hand.clear()
-        self._underway.clear()
+        self._forget("*", "*")
         for item in kept:
             self._take(item)
         self._reader = reader

@@ -73,7 +73,12 @@ class Feed:
         """`n_kept` events can be resumed from, and so many changes may wait for a leader."""
         self.listeners: list[Listener] = []
         self.catch_up: list[Callable[[], Awaitable[None]]] = []
-        """Each returns when `offer` was called with all that was in a database at the call."""
+        """Each returns when `offer` was called with all that was in a database at the call.
+
+        One that cannot raises a ClusterError, and leaves leading to others.
+        """
+        self.has_seen_all = True
+        """Whether all changes that no stream has were offered here; see `coverage`."""
         self._store = store
         self._name = f"events:{name}"
         self._n_kept = n_kept
@@ -88,6 +93,11 @@ class Feed:
     def n_pending(self) -> int:
         """How many changes were seen at the databases, and not in the stream yet."""
         return len(self._pending)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the store could be asked for the position yet."""
+        return self._reader is not None
 
     @property
     def position(self) -> StreamId:
@@ -175,6 +185,7 @@ class Feed:
         for caught_up in self.catch_up:
             await caught_up()
         self._pending.take_over()
+        self.has_seen_all = True
         while True:
             self._offered.clear()
             while changes := self._pending.unsent(_BATCH):
@@ -185,7 +196,8 @@ class Feed:
         """Fence off earlier leaders, and see all that they appended; where the stream ends."""
         await self._reach(ZERO)
         last = await self._store.begin(self._name, lease.token)
-        if last < self.position or self._pending.has_lost:
+        unseen = last != ZERO and not self.has_seen_all
+        if last < self.position or self._pending.has_lost or unseen:
             _logger.warning("events are lost: the stream ends at %s", last)
             return await self._store.begin(self._name, lease.token, broken=True)
         await self._reach(last)

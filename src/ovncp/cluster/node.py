@@ -10,6 +10,7 @@ from ovncp.cluster.background import end
 from ovncp.cluster.base import Store
 from ovncp.cluster.breaker import STATES, Breaker
 from ovncp.cluster.cache import Cache
+from ovncp.cluster.coverage import Coverage
 from ovncp.cluster.feed import Feed
 from ovncp.cluster.leadership import Leadership
 from ovncp.cluster.locks import Locks
@@ -64,6 +65,7 @@ class Node:
         self.locks = Locks(store, settings.node_id, counts)
         self.cache = Cache(store, settings.cache_entries, settings.invalidations_kept, counts)
         self.feed = Feed(store, "ovn", settings.events_kept, counts)
+        self.coverage = Coverage(self.feed, self.leadership, self.mail, settings.node_id)
         self.rates = Rates(store)
         self.leadership.add(_SWEEP, self.sessions.clean)
         self.leadership.add(_FEED, self.feed.lead)
@@ -89,6 +91,7 @@ class Node:
             "sessions": self.sessions.run,
             "cache": self.cache.run,
             "feed": self.feed.run,
+            "coverage": self.coverage.run,
             "rates": self.rates.run,
         }
         self._tasks = [asyncio.create_task(_keep_up(name, run)) for name, run in runs.items()]

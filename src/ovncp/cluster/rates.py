@@ -53,15 +53,22 @@ class Rates:
 
     def admit(self, key: str, limit: Limit) -> float:
         """Count one more, if that keeps to the limit: 0 then, else the seconds to wait."""
+        wait_s = self.wait_s(key, limit)
+        if not wait_s:
+            self.add(key, limit)
+        return wait_s
+
+    def wait_s(self, key: str, limit: Limit) -> float:
+        """The seconds to wait until one more keeps to the limit, 0 if it does now."""
         window, share = divmod(self._clock() / limit.window_s, 1)
-        name = f"{key}/{limit.n}/{limit.window_s:g}"
-        count = self._counts.setdefault((name, int(window)), _Count(limit.window_s))
-        before = self._counts.get((name, int(window) - 1))
-        lately = count.sum + (before.sum if before else 0) * (1 - share)
-        if lately + 1 > limit.n:
-            return max(limit.window_s * (1 - share) / 2, 0.1)
-        count.own += 1
-        return 0.0
+        count, before = (self._counts.get((_name(key, limit), int(window) - i)) for i in (0, 1))
+        lately = (count.sum if count else 0) + (before.sum if before else 0) * (1 - share)
+        return max(limit.window_s * (1 - share) / 2, 0.1) if lately + 1 > limit.n else 0.0
+
+    def add(self, key: str, limit: Limit) -> None:
+        """Count one more, whatever the limit."""
+        window = int(self._clock() / limit.window_s)
+        self._counts.setdefault((_name(key, limit), window), _Count(limit.window_s)).own += 1
 
     async def run(self) -> None:
         """Tell the other nodes, and hear from them, for ever."""
@@ -95,3 +102,7 @@ class Rates:
         ):
             count.own -= amount
             count.shared = total
+
+
+def _name(key: str, limit: Limit) -> str:
+    return f"{key}/{limit.n}/{limit.window_s:g}"

@@ -8,8 +8,8 @@ is where the head was.  The primary key, a batch's first index, says the same on
 
 A batch over 1 MiB is staged in pieces, and its row has their name.
 
-Followers are woken by `LISTEN`, and told of the head by the notification; they read what there is,
-so that a lost one costs a moment and nothing else.
+Followers are woken by `LISTEN`; they read what there is, so that a lost notification costs a
+moment and nothing else, and a false one neither.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from ovncp.log import postgres_leases, postgres_status
 from ovncp.log.base import Chunks, Corrupt, Entry, Exists, LogError, Snapshot
@@ -70,7 +72,7 @@ _APPEND = """
                     FOR SHARE OF lease
                 ) AS held
             )
-        RETURNING version, pg_notify('ovncp', concat_ws(' ', 'log', $1, next_index, version))
+        RETURNING version, pg_notify('ovncp', json_build_array('log', $1, version)::text)
     ), appended AS (
         INSERT INTO ovncp.batch (database, index, next_index, writer, data, stage, n_pieces)
         SELECT $1, $3, $4, $7::text, $8::bytea, $9::text, $10::integer FROM moved
@@ -408,25 +410,30 @@ class PostgresLog(EngineLog[PostgresChange]):
     # Hints, leases, the end.
 
     async def _hints(self) -> AsyncIterator[set[str]]:
-        async for heard in self._listener.listen():
-            changed = {what for text in heard if (what := self._hint(text.split(" ")))}
-            if not heard:
-                self._learn(await self._read_head())
-                changed = {LOG, LEASES}
-            yield changed
+        # Closed at once if the head cannot be read, as it would close the connection later.
+        async with contextlib.aclosing(self._listener.listen()) as listening:
+            async for heard in listening:
+                hints = [hint for text in heard if (hint := self._hint(text))]
+                if not heard or any(version > self._head.version for _, version in hints):
+                    self._learn(await self._read_head())
+                yield {what for what, _ in hints} if heard else {LOG, LEASES}
 
-    def _hint(self, words: list[str]) -> str | None:
-        """What has changed, as a notification says in WHAT DATABASE ...; None if not for us."""
-        what, database, *rest = words
-        if database != self._database or rest == [self.writer]:
-            return None
-        if what == LOG:
-            self._learn(Head(*map(int, rest)))
-        return what
+    def _hint(self, notification: str) -> tuple[str, int] | None:
+        """What has changed, and the head's version or 0, as [WHAT, DATABASE, DETAIL...] says.
+
+        None if it is not for us.
+        """
+        try:
+            what, database, *details = orjson.loads(notification)
+            version = int(details[0]) if what == LOG else 0
+        except (ValueError, TypeError, IndexError):
+            return None  # Whoever may connect may notify, of anything.
+        is_own = details == [self.writer]
+        return None if database != self._database or is_own else (what, version)
 
     async def ask_for_turn(self) -> None:
-        notice = f"{TURN} {self._database} {self.writer}"
-        await self._other.fetch("SELECT pg_notify('ovncp', $1)", notice)
+        notification = orjson.dumps([TURN, self._database, self.writer]).decode()
+        await self._other.fetch("SELECT pg_notify('ovncp', $1)", notification)
 
     async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | float:
         return await postgres_leases.take(self._other, (self._database, name), ttl_ms, is_theft)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -113,7 +113,7 @@ class Line:
                 async with asyncio.timeout(patience_s):
                     return await use(await self._connected())
 
-    async def listen(self) -> AsyncIterator[list[str]]:
+    async def listen(self) -> AsyncGenerator[list[str], None]:
         """What `notify` is called with from now on, by anybody: nothing at first.
 
         The connection is used for nothing else.  Raises EngineError when it is lost.
@@ -131,9 +131,11 @@ class Line:
                 await connection.add_listener(_CHANNEL, hear)
             connection.add_termination_listener(lambda _: woken.set())
             while True:
-                yield heard.copy()
+                # Before it is given out, as more may come, or the connection may end, meanwhile.
+                news = heard.copy()
                 heard.clear()
                 woken.clear()
+                yield news
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_PING_S):
                         await woken.wait()
@@ -190,6 +192,8 @@ def _translated(error: BaseException, host: str) -> EngineError:
         return Refused(words)
     if isinstance(error, TimeoutError):
         words = f"{host}: no answer in time"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        words = f"{host}: takes no writes, as a standby"
     return Unanswered(words)
 
 

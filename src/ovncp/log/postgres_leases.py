@@ -35,9 +35,9 @@ _RENEW = """
 _RELEASE = """
     UPDATE ovncp.lease SET expires = 'epoch'
     WHERE database = $1 AND name = $2 AND holder = $3
-    RETURNING pg_notify('ovncp', 'leases ' || $1)
+    RETURNING pg_notify('ovncp', json_build_array('leases', $1)::text)
 """
-_TELL = "SELECT pg_notify('ovncp', 'leases ' || $1)"
+_TELL = "SELECT pg_notify('ovncp', json_build_array('leases', $1::text)::text)"
 
 
 class PostgresLease(TimedLease):

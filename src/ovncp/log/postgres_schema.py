@@ -35,12 +35,6 @@ MIGRATIONS = {
     );
     -- Few have one.
     CREATE INDEX batch_stage ON ovncp.batch (database, stage) WHERE stage IS NOT NULL;
-    -- PostgreSQL's own way to compress takes longer than to store it all.
-    DO $$ BEGIN
-        ALTER TABLE ovncp.batch ALTER data SET COMPRESSION lz4;
-    EXCEPTION WHEN feature_not_supported THEN  -- built without it
-        ALTER TABLE ovncp.batch ALTER data SET STORAGE EXTERNAL;
-    END $$;
 
     -- The snapshot: its pieces are those of its stage, the data first and then the history.
     CREATE TABLE ovncp.snapshot (
@@ -61,6 +55,14 @@ MIGRATIONS = {
         staged timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (database, stage, number)
     );
+
+    -- PostgreSQL's own way to compress takes longer than to store a batch as it is.
+    DO $$ BEGIN
+        ALTER TABLE ovncp.batch ALTER data SET COMPRESSION lz4;
+        ALTER TABLE ovncp.piece ALTER data SET COMPRESSION lz4;
+    EXCEPTION WHEN feature_not_supported THEN  -- built without LZ4
+        ALTER TABLE ovncp.batch ALTER data SET STORAGE EXTERNAL;
+    END $$;
 
     -- Never deleted, so that the tokens grow.
     CREATE TABLE ovncp.lease (

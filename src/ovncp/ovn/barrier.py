@@ -58,6 +58,11 @@ class Barrier:
     async def _ask_server(self) -> None:
         await self._replica.transact([])
 
+    def check(self) -> None:
+        """See that there is something to count with. Raises Unmet."""
+        if not len(self._replica.rows.get(GLOBAL, ())):
+            raise Unmet(f"{GLOBAL} has no row: nothing follows the Northbound")
+
     async def seen(self, level: str, seconds: float) -> bool:
         """Whether all that was committed before is seen at `level` within that time.
 
@@ -74,10 +79,8 @@ class Barrier:
 
     async def _count(self) -> int:
         answer = await self._replica.transact(_COUNT)
-        rows = answer.result[1]["rows"] if answer.error is None else []
-        if not rows:
-            raise Unmet(f"{GLOBAL} has no row: nothing follows the Northbound")
-        number: int = rows[0]["nb_cfg"]
+        self.check()
+        number: int = answer.result[1]["rows"][0]["nb_cfg"]
         return number
 
     def _value(self, name: str) -> int:

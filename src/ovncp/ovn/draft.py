@@ -4,9 +4,13 @@ Uuids of new rows are chosen here (ovsdb-server(7) section 5.2.1), so that opera
 on each other's places, rows of one draft may refer to each other, and an insertion that is repeated
 after a lost answer is found out. What a change relies on is made a condition of the transaction by
 a "wait" that does not wait (RFC 7047 section 5.2.6): that a row is there, or in a certain version.
+
+All conditions come first, since they are about the state before; then the deletions of rows that
+were there, since C's server forgets a weak reference to a row that is deleted if the row that holds
+it was changed before in the same transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from ovncp.ovn import names
@@ -41,15 +45,32 @@ class Draft:
     """Operations on `replica` as they come together, for somebody who sees `view` of it.
 
     `given` has the rows of this draft that may be referred to as `@name`: table and uuid.
-    `conditions` has, by the place of the "wait", what it means when one does not hold.
+    `conditions` has, by the place of the "wait", what it means when one does not hold. `guards` are
+    what the conditions look at, beside the existence of rows, and `touches` what the changes touch
+    of such: two drafts of which one touches what the other guards are not for one transaction.
     """
 
     def __init__(self, replica: Replica, view: View) -> None:
         self.replica = replica
         self.view = view
-        self.operations: list[Operation] = []
         self.given: dict[str, tuple[str, str]] = {}
-        self.conditions: dict[int, Unmet] = {}
+        self.conditions: list[Unmet] = []
+        self.guards: set[Hashable] = set()
+        self.touches: set[Hashable] = set()
+        self._waits: list[Operation] = []
+        self._deletions: list[Operation] = []
+        self._changes: list[Operation] = []
+        self._deleted: set[str] = set()
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The operations of the transaction."""
+        return [*self._waits, *self._deletions, *self._changes]
+
+    @property
+    def deletes(self) -> bool:
+        """Whether rows are deleted that were there."""
+        return bool(self._deletions)
 
     # Referring
 
@@ -63,9 +84,11 @@ class Draft:
                 raise Unresolved(f"{text} is a row of {known[0]}, not of {table}")
             return known[1]
         uuid = uuid_from_string(text)
-        if uuid is not None and (table, uuid) in self.given.values():
-            return uuid
-        return names.find(self.replica, table, text, self.view.sees).uuid
+        if uuid is None or (table, uuid) not in self.given.values():
+            uuid = names.find(self.replica, table, text, self.view.sees).uuid
+        if uuid in self._deleted:
+            raise Unresolved(f"the row {uuid} of {table} was deleted before this")
+        return uuid
 
     def _table(self, name: str) -> Table:
         return self.replica.rows[name].table
@@ -83,11 +106,13 @@ class Draft:
         """Make it a condition that the row is as it is here."""
         version = ["uuid", format_uuid(row.values[VERSION])]
         unmet = Stale(f"the row {row.uuid} of {table} has changed")
+        self.guards.add(row.uuid)
         self._wait(unmet, table, _is(row.uuid), [{"_version": version}])
 
     def expect_no_name(self, table: str, name: str) -> None:
         """Make it a condition that no row that one sees has that name."""
         unmet = Taken(f"{table} has a row {name!r} already")
+        self.guards.add((table, name))
         where: list[Any] = [["name", "==", name]]
         if self.view.tenant is not None:
             where.append([IDS, "includes", ["map", [[KEY, self.view.tenant]]]])
@@ -96,8 +121,8 @@ class Draft:
     def _wait(
         self, unmet: "Unmet", table: str, where: list[Any], rows: list[Any], column: str = ""
     ) -> None:
-        self.conditions[len(self.operations)] = unmet
-        self.operations.append(
+        self.conditions.append(unmet)
+        self._waits.append(
             {
                 "op": "wait",
                 "timeout": 0,
@@ -111,7 +136,7 @@ class Draft:
 
     def comment(self, text: str) -> None:
         """Have the database's log say `text` of the transaction."""
-        self.operations.append({"op": "comment", "comment": text.replace("\0", "")})
+        self._changes.append({"op": "comment", "comment": text.replace("\0", "")})
 
     # Changes
 
@@ -130,7 +155,13 @@ class Draft:
         if mistakes:
             raise Invalid(mistakes)
         self.given[uuid] = (table, uuid)
-        self.operations.append({"op": "insert", "table": table, "uuid": uuid, "row": row})
+        self._touch_name(table, row)
+        self._changes.append({"op": "insert", "table": table, "uuid": uuid, "row": row})
+
+    def _touch_name(self, table: str, row: Mapping[str, Any]) -> None:
+        name = row.get("name")
+        if type(name) is str:
+            self.touches.add((table, name))
 
     def _column(self, table: str, name: str, prefix: str) -> Column:
         column = self._table(table).columns.get(name)
@@ -207,7 +238,9 @@ class Draft:
             raise Invalid(mistakes)
         if row:
             update = {"op": "update", "table": table, "where": _is(uuid), "row": row}
-            self.operations.append(update)
+            self.touches.add(uuid)
+            self._touch_name(table, row)
+            self._changes.append(update)
         self._mutate(table, uuid, mutations)
 
     def _changeable(self, table: str, name: str, prefix: str) -> Column:
@@ -251,11 +284,15 @@ class Draft:
     def _mutate(self, table: str, uuid: str, mutations: list[Any]) -> None:
         if mutations:
             mutate = {"op": "mutate", "table": table, "where": _is(uuid), "mutations": mutations}
-            self.operations.append(mutate)
+            self.touches.add(uuid)
+            self._changes.append(mutate)
 
     def delete(self, table: str, uuid: str) -> None:
         """Delete a row."""
-        self.operations.append({"op": "delete", "table": table, "where": _is(uuid)})
+        is_new = (table, uuid) in self.given.values()
+        operations = self._changes if is_new else self._deletions
+        operations.append({"op": "delete", "table": table, "where": _is(uuid)})
+        self._deleted.add(uuid)
 
 
 def _is(uuid: str) -> list[Any]:

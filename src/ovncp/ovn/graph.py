@@ -83,7 +83,7 @@ class Graph:
             _BINDING: self._note_binding,
         }
         tables = {name: table for name in self._notes if (table := self._table(name)) is not None}
-        self._places = {
+        self._index = {
             (name, column.name): column.index
             for name, table in tables.items()
             for column in table.column_list
@@ -123,7 +123,7 @@ class Graph:
 
     def _get(self, name: str, values: Values, column: str) -> Any:
         """What a row has in a column; nothing where the schema knows no such column."""
-        place = self._places.get((name, column))
+        place = self._index.get((name, column))
         return () if place is None else values[place]
 
     # Switches and their ports

@@ -8,8 +8,9 @@ by how many strong references each row has, which nobody counts here until it is
 from collections.abc import Sequence
 from typing import Any
 
+from ovncp.ovn.draft import Draft
 from ovncp.ovn.replica import Replica
-from ovncp.ovn.writer import Rejected, checked
+from ovncp.ovn.writer import Rejected, check, meaning
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.execution import Execution
 from ovncp.ovsdb.row import Change, Row, Values
@@ -28,13 +29,20 @@ class _Anybody:
         return False
 
 
-def rehearse(replica: Replica, operations: Sequence[Any]) -> list[Change]:
-    """The changes that `operations` would come to. Raises Rejected."""
+def rehearse(replica: Replica, draft: Draft) -> list[Change]:
+    """The changes that `draft` would come to. Raises Rejected, Unmet."""
+    try:
+        return _rehearse(replica, draft.operations)
+    except Rejected as error:
+        raise meaning(error, draft) from error
+
+
+def _rehearse(replica: Replica, operations: list[Any]) -> list[Change]:
     execution = Execution(replica.database, _Anybody(), 0, may_wait=False)
     transaction = execution.transaction
     try:
-        results, _ = execution.run(list(operations))
-        checked(results, len(operations))
+        results, _ = execution.run(operations)
+        check(results, len(operations))
         _Counting(replica, transaction).count()
         transaction.precommit(replica.database.new_version)
         return [change for change in transaction.changes if change.is_visible]

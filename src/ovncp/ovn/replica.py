@@ -40,7 +40,7 @@ Listener = Callable[[Sequence[Change]], None]
 class Replica:
     """The database `name`, which is at one of `endpoints`.
 
-    Who writes while it is out of reach waits for `patience_s` seconds at most.
+    Who needs it while it is out of reach waits for `patience_s` seconds at most.
     `rows` has those of each table; it is empty until the database was there for the first time.
     `listeners` are called with each transaction's changes, `replaced` when all rows are others, as
     after a conversion to another schema.
@@ -97,22 +97,30 @@ class Replica:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def live(self, seconds: float) -> None:
-        """Return when the rows are live. Raises TimeoutError."""
-        async with asyncio.timeout(seconds):
-            while not self._is_synchronized:
-                await self.changed()
+    async def live(self) -> None:
+        """Return when the rows are live. Raises SessionLost when that takes too long."""
+        if not self._is_synchronized:
+            await self._until(lambda: self._is_synchronized)
+
+    async def filled(self) -> None:
+        """Return when there is anything to serve. Raises SessionLost when that takes too long."""
+        if not self.rows:
+            await self._until(lambda: bool(self.rows))
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while not holds():
+                    await self.changed()
+        except TimeoutError as error:
+            raise SessionLost(f"{self.name} is out of reach", sent=False) from error
 
     async def transact(self, operations: Iterable[Any]) -> Answer:
         """Execute `operations`; what they changed is here when the answer is.
 
         Raises SessionLost, which leaves open whether it happened if it was `sent`.
         """
-        if not self._is_synchronized:
-            try:
-                await self.live(self._patience_s)
-            except TimeoutError as error:
-                raise SessionLost(f"{self.name} is out of reach", sent=False) from error
+        await self.live()
         return await self.session.ask("transact", [self.name, *operations])
 
     async def close(self) -> None:

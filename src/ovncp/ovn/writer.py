@@ -4,15 +4,22 @@ While a group is on its way the next one gathers. It goes when that is answered,
 when its first write has waited for `timeout_s`; at most so many are on their way at once. A
 transaction fails as a whole, so when a group fails its writes are executed again one by one, each
 with a result of its own.
+
+A group is as good as its writes one after the other. So two of which one relies on what the other
+changes are not in the same one; nor is what deletes rows with anything else, since C's server would
+leave weak references to them in rows that others change.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ovncp.ovn.draft import Operation, Unmet
+from ovncp.ovn.draft import Draft, Operation, Unmet
 from ovncp.ovn.replica import Replica
+
+_LOG = logging.getLogger("ovncp.ovn")
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,8 @@ class Rejected(Exception):
 
 @dataclass(eq=False)
 class _Waiting:
-    operations: Sequence[Operation]
-    done: asyncio.Future[list[Any]]
+    draft: Draft
+    done: asyncio.Future[None]
 
 
 class Writer:
@@ -62,10 +69,13 @@ class Writer:
         self._groups: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
-    async def write(self, operations: Sequence[Operation]) -> list[Any]:
-        """The results of `operations`, executed in a group with others. Raises as `alone`."""
-        done: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._gathered.append(_Waiting(operations, done))
+    async def write(self, draft: Draft) -> None:
+        """Execute `draft`, in a group with others. Raises as `alone`."""
+        if draft.deletes:
+            await self.alone(draft)
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._gathered.append(_Waiting(draft, done))
         if len(self._gathered) == 1:
             self._timer = self._loop.call_later(self._grouping.timeout_s, self._send_if_room)
         if self._n_under_way == 0:
@@ -73,17 +83,23 @@ class Writer:
             self._loop.call_soon(self._send_if_idle)
         elif len(self._gathered) >= self._grouping.size:
             self._send_if_room()
-        return await done
+        await done
 
-    async def alone(self, operations: Sequence[Operation]) -> list[Any]:
-        """The results of `operations`, executed as a transaction.
+    async def alone(self, draft: Draft) -> None:
+        """Execute `draft` in a transaction of its own.
 
-        Raises SessionLost, and Rejected.
+        Raises SessionLost, Rejected, and Unmet.
         """
+        try:
+            await self._execute(draft.operations)
+        except Rejected as error:
+            raise meaning(error, draft) from error
+
+    async def _execute(self, operations: Sequence[Operation]) -> None:
         answer = await self._replica.transact(operations)
         if answer.error is not None:
             raise Rejected("error", str(answer.error), None)
-        return checked(answer.result, len(operations))
+        check(answer.result, len(operations))
 
     def _send_if_idle(self) -> None:
         if self._n_under_way == 0:
@@ -91,14 +107,31 @@ class Writer:
 
     def _send_if_room(self) -> None:
         while self._gathered and self._n_under_way < self._grouping.max_concurrent:
-            size = self._grouping.size
-            group, self._gathered = self._gathered[:size], self._gathered[size:]
+            group = self._take_group()
             self._n_under_way += 1
             task = self._loop.create_task(self._send(group))
             self._groups.add(task)
             task.add_done_callback(self._sent)
         if self._timer is not None and not self._gathered:
             self._timer.cancel()
+
+    def _take_group(self) -> list[_Waiting]:
+        """Those that can go together, of the first ones."""
+        group: list[_Waiting] = []
+        left: list[_Waiting] = []
+        guards: set[Hashable] = set()
+        touches: set[Hashable] = set()
+        for each in self._gathered:
+            draft = each.draft
+            is_apart = draft.touches.isdisjoint(guards) and draft.guards.isdisjoint(touches)
+            if is_apart and len(group) < self._grouping.size:
+                group.append(each)
+                guards |= draft.guards
+                touches |= draft.touches
+            else:
+                left.append(each)
+        self._gathered = left
+        return group
 
     def _sent(self, task: "asyncio.Task[None]") -> None:
         self._groups.discard(task)
@@ -107,32 +140,32 @@ class Writer:
 
     async def _send(self, group: list[_Waiting]) -> None:
         self._observe(len(group))
-        if len(group) > 1:
-            try:
-                results = await self.alone([o for each in group for o in each.operations])
-            except Rejected:
-                await asyncio.gather(*map(self._send_one, group))
-            except Exception as error:  # noqa: BLE001 - whoever wrote is told
+        try:
+            if len(group) > 1:
+                await self._execute([o for each in group for o in each.draft.operations])
                 for each in group:
-                    _fail(each, error)
-            else:
-                for each in group:
-                    n_operations = len(each.operations)
-                    _succeed(each, results[:n_operations])
-                    results = results[n_operations:]
-        else:
-            await self._send_one(group[0])
+                    _succeed(each)
+                return
+        except Rejected as error:
+            _LOG.info("%d writes are executed one by one: %s", len(group), error)
+        except Exception as error:  # noqa: BLE001 - whoever wrote is told
+            for each in group:
+                _fail(each, error)
+            return
+        await asyncio.gather(*map(self._send_one, group))
 
     async def _send_one(self, waiting: _Waiting) -> None:
         try:
-            _succeed(waiting, await self.alone(waiting.operations))
+            await self.alone(waiting.draft)
         except Exception as error:  # noqa: BLE001 - whoever wrote is told
             _fail(waiting, error)
+        else:
+            _succeed(waiting)
 
 
-def _succeed(waiting: _Waiting, results: list[Any]) -> None:
+def _succeed(waiting: _Waiting) -> None:
     if not waiting.done.done():
-        waiting.done.set_result(results)
+        waiting.done.set_result(None)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
@@ -140,17 +173,16 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.done.set_exception(error)
 
 
-def checked(results: list[Any], n_operations: int) -> list[Any]:
-    """The results of a transaction of so many operations. Raises Rejected."""
+def check(results: Sequence[Any], n_operations: int) -> None:
+    """See that a transaction of so many operations succeeded. Raises Rejected."""
     for place, result in enumerate(results):
         if type(result) is dict and "error" in result:
             where = place if place < n_operations else None
             raise Rejected(result["error"], result.get("details", ""), where)
-    return results
 
 
-def reason(error: Rejected, conditions: dict[int, Unmet]) -> Unmet | Rejected:
-    """What it means that the transaction was rejected, whose conditions are these."""
+def meaning(error: Rejected, draft: Draft) -> Unmet | Rejected:
+    """What it means that `draft` was rejected."""
     if error.tag == "timed out" and error.place is not None:
-        return conditions.get(error.place, error)
+        return draft.conditions[error.place]
     return error

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -102,7 +102,7 @@ class Server:
 
     def _take_part(self, runner: Clustered) -> Runner:
         runner.announce = self._describe
-        runner.replaced = self._replaced
+        runner.replaced = self._reloaded
         runner.start()
         self.locks.add_source(runner.lease_locks)
         return runner
@@ -143,6 +143,17 @@ class Server:
         self._cancel_monitors(runner)
         self._describe(runner)
         self.finish_conversion(runner)
+
+    def _reloaded(self, runner: Clustered) -> None:
+        """As `_replaced`, of one that another server may have converted.
+
+        A client that was told nothing yet stays, as it will be told of the new one: it may have
+        come from that server.
+        """
+        self._cancel_monitors(runner)
+        self._describe(runner)
+        self._disconnect_unaware([session for session in self.sessions if session.was_told])
+        runner.give_up_all()
 
     def _describe(self, runner: Runner) -> None:
         """Write the database's row of `_Server`."""
@@ -212,7 +223,10 @@ class Server:
 
         Before `_Server` tells of a database that comes or goes: as in C, they do not hear of that.
         """
-        for session in list(self.sessions):
+        self._disconnect_unaware(list(self.sessions))
+
+    def _disconnect_unaware(self, sessions: Iterable[Session]) -> None:
+        for session in sessions:
             if not session.is_change_aware:
                 session.close()
 

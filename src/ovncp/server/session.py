@@ -142,6 +142,11 @@ class Session:
 
     # The connection
 
+    @property
+    def was_told(self) -> bool:
+        """Whether anything was written for the client so far."""
+        return bool(self.output.sent_bytes or self.output.n_bytes)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an instance of asyncio's class with every event loop.
         self._transport = transport = cast(asyncio.Transport, transport)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ovncp.ops.db.state import datum_json
+from ovncp.ops.db.row_json import datum_json
 from ovncp.ovsdb.history import Kept
 from ovncp.ovsdb.row import Values
 from ovncp.ovsdb.table import Table

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ovncp.ops.db.state import datum_json, row_json
+from ovncp.ops.db.row_json import datum_json, row_json
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.row import Values
 from ovncp.ovsdb.schema import Column, DatabaseSchema

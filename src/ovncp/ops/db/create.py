@@ -1,7 +1,7 @@
-"""`ovncp db create`: an empty database of a schema file."""
+"""`ovncp db create`: an empty database of the schema in a file, or of a running server's."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -10,6 +10,8 @@ from ovncp.log import standalone
 from ovncp.log.base import Chunks, Exists
 from ovncp.log.registry import engine
 from ovncp.ops import schema_file
+from ovncp.ops.client import Connect
+from ovncp.ops.db import server_dump
 from ovncp.ops.db.place import Kind, Place
 from ovncp.ops.db.report import FINE
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -52,13 +54,15 @@ class Present:
         return {"place": self.place.name}
 
 
-async def create(url: str, schema_path: str, *, if_absent: bool = False) -> Created | Present:
-    """Make the database `url` of the schema in `schema_path`.
+async def create(
+    url: str, source: str, connect: Callable[[str], Connect], *, if_absent: bool = False
+) -> Created | Present:
+    """Make the database `url` of the schema that `source` has, a schema file or a running server.
 
-    Raises Refusal, OvsdbError and LogError, the last of them if there is one at `url` already,
-    unless it is to be made only `if_absent`.
+    Raises Refusal, OSError, OvsdbError and LogError, the last of them if there is one at `url`
+    already, unless it is to be made only `if_absent`.
     """
-    place, schema = Place.parse_log(url), schema_file.read(schema_path)
+    place, schema = Place.parse_log(url), await _schema(Place.parse(source), connect)
     if if_absent and place.kind is Kind.FILE and os.path.lexists(place.location):
         return Present(place)
     try:
@@ -68,6 +72,12 @@ async def create(url: str, schema_path: str, *, if_absent: bool = False) -> Crea
             return Present(place)
         raise
     return Created(place, schema)
+
+
+async def _schema(source: Place, connect: Callable[[str], Connect]) -> DatabaseSchema:
+    if source.kind is Kind.SERVER:
+        return await server_dump.fetch_schema(source, connect)
+    return schema_file.read(source.location)
 
 
 def schema_text(schema: DatabaseSchema) -> bytes:

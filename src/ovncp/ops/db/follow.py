@@ -100,7 +100,7 @@ class _Following:
 
     async def _follow(self) -> LogCopy:
         """As `run`, with one connection. Raises Refusal or OSError where it is lost."""
-        async with server_dump.sessions(self._source, self._caller) as found:
+        async with server_dump.sessions(self._source, self._caller.connect) as found:
             session, standing = await server_dump.best(found, self._source)
             schema = await session.schema()
             events = _events_of(session.client)
@@ -201,7 +201,7 @@ class _Following:
         return standing
 
     async def _newest_index(self) -> int:
-        async with server_dump.sessions(self._source, self._caller) as found:
+        async with server_dump.sessions(self._source, self._caller.connect) as found:
             return max([(await session.standing()).index for session in found])
 
 

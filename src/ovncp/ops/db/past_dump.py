@@ -13,7 +13,7 @@ from ovncp.ops.db.past_log import edge_json
 from ovncp.ops.db.past_state import PastState, state_at
 from ovncp.ops.db.place import Place
 from ovncp.ops.db.report import FINE
-from ovncp.ops.db.state import row_json
+from ovncp.ops.db.row_json import row_json
 from ovncp.ops.db.stored import open_to_read
 from ovncp.ops.db.timeline import Timeline
 from ovncp.ovsdb import snapshot_entry

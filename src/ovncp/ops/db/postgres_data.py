@@ -25,7 +25,14 @@ archive_mode = off
 ssl = off
 max_connections = 100
 """
-_OF_A_STANDBY = ("standby.signal", "recovery.signal", _PID, "postmaster.opts")
+# What makes it a standby, sets more than `_SETTINGS` do, or is of a process.
+_NOT_OF_A_COPY = (
+    "standby.signal",
+    "recovery.signal",
+    "postgresql.auto.conf",
+    _PID,
+    "postmaster.opts",
+)
 _USER = "postgres"
 _PROGRAMS = "/usr/lib/postgresql/{}/bin"
 
@@ -66,7 +73,7 @@ def _check_unused(path: str) -> None:
 async def _serve(copy: Path, work: str) -> tuple[subprocess.Popen[bytes], str]:
     programs = _PROGRAMS.format((copy / _VERSION).read_text().strip())
     port = free_port()
-    for name in _OF_A_STANDBY:
+    for name in _NOT_OF_A_COPY:
         (copy / name).unlink(missing_ok=True)
     settings, access = copy / "recover.conf", copy / "recover_hba.conf"
     settings.write_text(_SETTINGS)

@@ -4,7 +4,7 @@ unix:FILE, tcp:HOST:PORT    a server that still runs; it may be cut off from its
 FOLDER                      a data folder of etcd or PostgreSQL; or a folder of backups, of which
                             the newest good one counts
 FILE                        a backup, a database file of a server, or etcd's own database file
-URL                         a log on an engine, such as a standby that can be reached
+URL                         a log on an engine that still answers
 """
 
 import hashlib

@@ -5,12 +5,12 @@ at one moment. Only what is stored is asked for: ephemeral columns are the serve
 it ends. Of several servers, the members of a cluster, the one that leads is asked.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ovncp.ops.client import Client
+from ovncp.ops.client import Client, Connect
 from ovncp.ops.db.caller import Caller
 from ovncp.ops.db.place import Place
 from ovncp.ops.db.state import State
@@ -67,13 +67,13 @@ class Session:
 
 
 @asynccontextmanager
-async def sessions(place: Place, caller: Caller) -> AsyncIterator[list[Session]]:
+async def sessions(place: Place, connect: Callable[[str], Connect]) -> AsyncIterator[list[Session]]:
     """Sessions with those of the servers at `place` that are there. Raises Refusal, OSError."""
     found: list[Session] = []
     problems: list[Exception] = []
     try:
         for remote in place.location.split(","):
-            client = Client(caller.connect(remote))
+            client = Client(connect(remote))
             try:
                 await client.open()
                 found.append(await _session(client, remote, place))
@@ -122,13 +122,19 @@ async def fetch(place: Place, caller: Caller, *, cut_off: bool = False) -> State
 
     Raises Refusal, OSError and OvsdbError.
     """
-    async with sessions(place, caller) as found:
+    async with sessions(place, caller.connect) as found:
         session, standing = await best(found, place, cut_off=cut_off)
         schema = await session.schema()
         caller.progress(f"{place.name}: asked for all rows")
         dump = await session.client.call("monitor_cond", [session.name, None, everything(schema)])
     database = database_of(dump, schema, place, caller)
     return State(database, standing.index, caller.now_msec())
+
+
+async def fetch_schema(place: Place, connect: Callable[[str], Connect]) -> DatabaseSchema:
+    """The schema of the database at `place`. Raises Refusal, OSError and OvsdbError."""
+    async with sessions(place, connect) as found:
+        return await found[0].schema()
 
 
 def everything(schema: DatabaseSchema) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The state of a log: its snapshot, and the entries after it one by one.
 
     async with open_to_read(place) as stored:
-        state = await beginning(stored, caller)
+        state = state_of_snapshot(await stored.snapshot(), caller)
         async for step in steps(stored, state):
             if step.date_msec > moment:
                 break
@@ -11,7 +11,7 @@
 of this stops at an error: whoever moves or checks a database has to know.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +26,9 @@ from ovncp.ovsdb.entry import Entry, next_id
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.history import History
 from ovncp.ovsdb.replay import insert_rows
-from ovncp.ovsdb.row import Values
+from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.ovsdb.snapshot_entry import decode
-from ovncp.ovsdb.table import Table
 from ovncp.ovsdb.transaction import Transaction
 from ovncp.ovsdb.window import Restoration
 from ovncp.wire.json_stream import JsonError, parse
@@ -65,14 +64,15 @@ class State:
     date_msec: int | None = None
     notes: list[str] = field(default_factory=list)
 
-    def take(self, step: Step) -> None:
-        """Apply the next entry. Raises OvsdbError, and then has changed nothing."""
+    def take(self, step: Step) -> list[Change]:
+        """Apply the next entry; what it changed. Raises OvsdbError, and then nothing changed."""
         try:
-            self.database.replay(step.entry.json, step.data)
+            changes, _ = self.database.replay(step.entry.json, step.data)
         except OvsdbError as error:
             error.details = f"entry {step.index}: {error.details}"
             raise
         self.index, self.date_msec = step.index, step.date_msec
+        return changes
 
 
 def date_of(entry: Entry) -> int | None:
@@ -88,16 +88,11 @@ def parse_text(what: str, data: bytes) -> Any:
         raise OvsdbError("syntax error", f"{what}: not valid JSON ({error})") from error
 
 
-async def beginning(stored: Stored, caller: Caller, history_bytes: int = 0) -> State:
-    """The state that the snapshot of `stored` has. Raises LogError and OvsdbError.
-
-    `database.history` gets what is stored of it, if `history_bytes` says that it is wanted.
-    """
-    return state_of_snapshot(await stored.snapshot(), caller, history_bytes)
-
-
 def state_of_snapshot(snapshot: Snapshot, caller: Caller, history_bytes: int = 0) -> State:
-    """As `beginning`, of a snapshot that was read already."""
+    """The state that `snapshot` has. Raises LogError and OvsdbError.
+
+    `database.history` gets what is stored of it, as far as `history_bytes` go.
+    """
     schema = DatabaseSchema.from_json(parse_text("the schema", snapshot.schema))
     start_id = next_id("", orjson.dumps(schema.to_json()))
     database = Database(schema, caller.new_uuid, Settings(history_bytes), start_id)
@@ -161,7 +156,7 @@ async def newest(
 ) -> State:
     """The state as of the last entry, or the entry `last`. Raises LogError and OvsdbError."""
     while True:
-        state = await beginning(stored, caller, history_bytes)
+        state = state_of_snapshot(await stored.snapshot(), caller, history_bytes)
         if last is not None and state.index > last:
             raise Compacted(f"entry {last} is part of the snapshot")
         try:
@@ -173,24 +168,3 @@ async def newest(
         except Compacted:
             continue  # There is a newer snapshot, which another server saved meanwhile.
         return state
-
-
-def rows(database: Database) -> Iterator[tuple[Table, str, Values]]:
-    """Every row with its table and uuid, in an order that is the same for equal databases."""
-    for name in sorted(database.tables):
-        table = database.tables[name]
-        for uuid in sorted(table.rows):
-            yield table, uuid, table.rows[uuid].values
-
-
-def row_json(table: Table, values: Values) -> dict[str, Any]:
-    """All columns of a row that are stored, those with their defaults too (RFC 7047, <value>).
-
-    Two rows with the same stored content have the same JSON.
-    """
-    return {name: datum_json(values[place], to_json) for name, place, _, to_json in table.stored}
-
-
-def datum_json(datum: Any, to_json: Any) -> Any:
-    """A datum as JSON; `to_json` is its type's."""
-    return datum if to_json is None else to_json(datum)

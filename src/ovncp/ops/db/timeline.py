@@ -74,12 +74,13 @@ class Timeline:
 
     async def _rest(self, stored: Stored) -> AsyncIterator[Logged]:
         state, database = self._state, self._state.database
+        # What is given out need not be kept here too.
+        database.resume(History(0, database.stored_id))
         async for step in steps(stored, state):
-            # What is kept of each is given out, and need not be kept here too.
-            database.resume(History(_UNBOUNDED, database.stored_id))
-            state.take(step)
-            [kept] = database.history.steps()
-            logged = _logged(step, kept.transaction_id, kept.changes)
+            changes = [
+                Kept(each.table, each.row.uuid, each.old, each.new) for each in state.take(step)
+            ]
+            logged = _logged(step, database.stored_id, changes)
             self.newest = logged.edge
             yield logged
 

@@ -1,0 +1,260 @@
+"""The database that has users, tenants, keys and the audit trail: PostgreSQL, or a SQLite file.
+
+`read` and `write` run a function in a transaction: again, for a few seconds, when the server goes
+away or another one takes over meanwhile; never again once a commit's outcome is not known.  Reading
+goes to the replicas in turn, and to the primary while none of them answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from ovncp.auth.settings import DatabaseSettings
+from ovncp.cluster.breaker import Breaker, BreakerOpen
+
+_logger = logging.getLogger("ovncp.auth.database")
+
+T = TypeVar("T")
+Use = Callable[[AsyncConnection], Awaitable[T]]
+
+_AGAIN_S = 0.1
+_PATIENCE_S = 3.0
+_MIGRATION_LOCK = 0x6F766E61  # "ovna"
+# SQLSTATEs, or classes of them, of a server that is going, coming, standby or busy.
+_PASSING = ("08", "25006", "40", "53300", "55P03", "57")
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached; what was asked for was not done."""
+
+
+class OutcomeUnknown(Exception):
+    """The database went away while it was told to commit: it may have."""
+
+
+class DatabaseUnusable(Exception):
+    """The database is not one that this version can use; the text is for whoever set it up."""
+
+
+class _Away(Exception):
+    """As DatabaseUnavailable, and worth another try."""
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        busy = "database is locked" in str(error.orig)
+        return error.connection_invalidated or busy or state.startswith(_PASSING)
+    return isinstance(error, OSError | TimeoutError | PoolTimeoutError)
+
+
+class _Server:
+    """One server, or the file: connections to it, and whether it is asked at all."""
+
+    def __init__(self, name: str, url: str, settings: DatabaseSettings, *, writes: bool):
+        self.breaker = Breaker(name, (_Away,))
+        self.writes = writes
+        if settings.sqlite_file is not None:
+            self.engine = _sqlite(settings)
+        else:
+            self.engine = _postgres(url, settings, writes=writes)
+
+    async def run(self, use: Use[T], *, commits: bool) -> T:
+        """Run `use` in a transaction.  Raises _Away, BreakerOpen, OutcomeUnknown."""
+        with self.breaker.attempt():
+            is_committing = False
+            try:
+                async with self._transaction(commits=commits) as connection:
+                    result = await use(connection)
+                    is_committing = commits
+                return result
+            except IntegrityError:
+                raise
+            except Exception as error:
+                if not _is_away(error):
+                    raise
+                if is_committing:
+                    raise OutcomeUnknown(f"{self.breaker.name} went away at a commit") from error
+                raise _Away(_in_short(error)) from error
+
+    @asynccontextmanager
+    async def _transaction(self, *, commits: bool) -> AsyncIterator[AsyncConnection]:
+        async with self.engine.connect() as connection:
+            await connection.execution_options(ovncp_commits=commits)
+            async with connection.begin():
+                yield connection
+
+
+def _in_short(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return (str(cause) or type(cause).__name__).splitlines()[0]
+
+
+def _postgres(url: str, settings: DatabaseSettings, *, writes: bool) -> AsyncEngine:
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        pool_size=settings.max_idle,
+        max_overflow=settings.max_open - settings.max_idle,
+        pool_recycle=settings.lifetime_s,
+        pool_timeout=settings.timeout_s,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        # The driver reads all of the URL, lists of hosts and TLS too.
+        connect_args={
+            "dsn": url,
+            "timeout": settings.timeout_s,
+            "command_timeout": settings.timeout_s,
+            "target_session_attrs": "primary" if writes else "any",
+            "server_settings": {
+                "application_name": "ovncp",
+                "idle_in_transaction_session_timeout": "15s",
+                "lock_timeout": "5s",
+            },
+        },
+    )
+
+
+def _sqlite(settings: DatabaseSettings) -> AsyncEngine:
+    file = settings.sqlite_file
+    assert file is not None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # It has hashes of passwords: nobody else's to read.
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{file}", pool_size=settings.max_idle, hide_parameters=True
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # The driver's own idea of transactions would begin them too late.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # One that begins with reading and then writes would fail if somebody else wrote in between.
+    commits = connection.get_execution_options().get("ovncp_commits")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if commits else "BEGIN")
+
+
+class Database:
+    """The primary and its replicas; belongs to one event loop."""
+
+    def __init__(self, settings: DatabaseSettings):
+        self.settings = settings
+        self._primary = _Server("database", settings.primary, settings, writes=True)
+        self._replicas = [
+            _Server(f"database replica {number}", url, settings, writes=False)
+            for number, url in enumerate(settings.replicas, 1)
+        ]
+        self._turns = itertools.count()
+
+    @property
+    def breakers(self) -> list[Breaker]:
+        """Those of each server."""
+        return [server.breaker for server in (self._primary, *self._replicas)]
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the primary could not be reached lately."""
+        return self._primary.breaker.state != "closed"
+
+    def in_use(self) -> dict[str, int]:
+        """How many connections of each server's are in use."""
+        return {
+            server.breaker.name: server.engine.pool.checkedout()  # type: ignore[attr-defined]
+            for server in (self._primary, *self._replicas)
+        }
+
+    async def write(self, use: Use[T]) -> T:
+        """Run `use` in a transaction, which is committed on return.
+
+        Raises what `use` raises, DatabaseUnavailable, OutcomeUnknown.
+        """
+        return await self._persist([self._primary], use, commits=True)
+
+    async def read(self, use: Use[T]) -> T:
+        """Run `use`, which only reads, where it sees all that was committed before.
+
+        Raises what `use` raises, DatabaseUnavailable.
+        """
+        return await self._persist([self._primary], use, commits=False)
+
+    async def read_late(self, use: Use[T]) -> T:
+        """As `read`, where what it sees may be a little old."""
+        n = len(self._replicas)
+        start = next(self._turns)
+        replicas = [self._replicas[(start + i) % n] for i in range(n)]
+        return await self._persist([*replicas, self._primary], use, commits=False)
+
+    async def _persist(self, servers: list[_Server], use: Use[T], *, commits: bool) -> T:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_S
+        for attempt in itertools.count():
+            for server in servers:
+                try:
+                    return await server.run(use, commits=commits)
+                except (_Away, BreakerOpen) as error:
+                    failure: Exception = error
+            # Who comes while it is known to be away is told at once.
+            is_known = isinstance(failure, BreakerOpen) and not attempt
+            if is_known or loop.time() > deadline:
+                raise DatabaseUnavailable(f"the database is out of reach: {failure}") from failure
+            _logger.info("asking the database again: %s", failure)
+            await asyncio.sleep(_AGAIN_S)
+        raise AssertionError("it counts for ever")
+
+    async def migrate(self) -> None:
+        """Make the tables what this version wants; nodes that start together take turns.
+
+        Raises DatabaseUnavailable, OutcomeUnknown, DatabaseUnusable.
+        """
+        await self._persist([self._primary], _migrate, commits=True)
+
+    async def check(self) -> None:
+        """Return if the primary answers.  Raises DatabaseUnavailable."""
+        await self.read(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def close(self) -> None:
+        """End all connections."""
+        for server in (self._primary, *self._replicas):
+            await server.engine.dispose()
+
+
+async def _migrate(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "postgresql":
+        encoding = await connection.scalar(text("SHOW server_encoding"))
+        if encoding != "UTF8":
+            raise DatabaseUnusable(f"the database's encoding is {encoding}, and has to be UTF8")
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+    try:
+        await connection.run_sync(_upgrade)
+    except CommandError as error:
+        raise DatabaseUnusable(f"the tables are of a later version: {error}") from error
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", "ovncp.auth:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,1 @@
+"""The tables of `auth.schema` as they came about, step by step, for Alembic."""

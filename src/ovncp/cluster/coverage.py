@@ -1,0 +1,94 @@
+"""Whether a node has seen all changes that are not in the stream: as the leader it would lose none.
+
+One that has just begun to follow the databases does not know what the leader had seen by then and
+had not appended.  So it asks the leader for a mark in the stream, behind all that.  Once it has
+read the mark, nothing is missing between the stream and what it has seen itself.  One that becomes
+the leader before, as after all nodes were away, tells that events are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+
+from ovncp.cluster.base import ClusterError, StreamId, Unavailable
+from ovncp.cluster.feed import Event, Feed, Listener
+from ovncp.cluster.leadership import Leadership
+from ovncp.cluster.mail import Body, Mail
+from ovncp.cluster.pending import Change
+
+_logger = logging.getLogger("ovncp.cluster.coverage")
+
+MARK = "mark"
+"""The row of a mark, which is no event."""
+
+_ASK_AGAIN_S = 1.0
+
+
+class Coverage(Listener):
+    """One node's part in it: it asks, and it answers as the leader."""
+
+    def __init__(self, feed: Feed, leadership: Leadership, mail: Mail, node_id: str):
+        self._feed = feed
+        self._leadership = leadership
+        self._mail = mail
+        self._node_id = node_id
+        self._wanted: str | None = None
+        self._began = asyncio.Event()
+        self._marking: set[asyncio.Task[None]] = set()
+        feed.has_seen_all = False
+        feed.listeners.append(self)
+        mail.on(MARK, self._asked)
+
+    def begin(self) -> None:
+        """The node follows a database from now on, which may have changed unseen before."""
+        self._feed.has_seen_all = False
+        self._wanted = f"{self._node_id}/{secrets.token_hex(8)}"
+        self._began.set()
+
+    async def run(self) -> None:
+        """Ask for marks as they are wanted, for ever."""
+        while True:
+            await self._began.wait()
+            if self._feed.has_seen_all:
+                self._began.clear()
+                continue
+            await self._ask()
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _ask(self) -> None:
+        leader = self._leadership.leader
+        if leader is None or self._leadership.is_leader:
+            return
+        try:
+            node_id = leader.holder.partition("/")[0]
+            await self._mail.send(node_id, MARK, {"mark": self._wanted})
+        except Unavailable as error:
+            _logger.info("the leader cannot be asked for a mark: %s", error)
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """See `Listener.hear`."""
+        for event in events:
+            if event.change.row == MARK and event.change.version == self._wanted:
+                self._feed.has_seen_all = True
+
+    def miss(self, position: StreamId) -> None:
+        """See `Listener.miss`: a mark that was lost is asked for again."""
+
+    def _asked(self, body: Body) -> None:
+        task = asyncio.create_task(self._mark(body["mark"]))
+        self._marking.add(task)
+        task.add_done_callback(self._marking.discard)
+
+    async def _mark(self, mark: str) -> None:
+        """Append a mark behind all that was in the databases when it was asked for."""
+        try:
+            for caught_up in self._feed.catch_up:
+                await caught_up()
+        except ClusterError as error:
+            _logger.info("no mark is given: %s", error)
+            return
+        if self._leadership.is_leader:
+            self._feed.offer([Change(MARK, mark, b"")])

@@ -1,0 +1,264 @@
+"""`python -m tests.bench.api`: what a node of the platform bears, on one core, with much loaded.
+
+The node has the first core for itself; the database server and the load share the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvloop
+from tests.bench.database import NB_SCHEMA, name
+
+from platform_node import SCHEMAS, Node
+from servers import Server
+
+PORTS_PER_SWITCH = 10
+READERS = 16
+WRITERS = 20
+READS_PER_SECOND = 2_000
+PAGE_ROWS = 100
+
+
+def switch(number: int) -> dict[str, Any]:
+    ports = range(number * PORTS_PER_SWITCH, (number + 1) * PORTS_PER_SWITCH)
+    return {
+        "name": f"switch-{number:05}",
+        "ports": ["set", [["uuid", name("port", port)] for port in ports]],
+        "external_ids": ["map", [["neutron:network_name", f"network {number}"]]],
+        "other_config": ["map", [["mcast_snoop", "true"]]],
+    }
+
+
+def port(number: int) -> dict[str, Any]:
+    mac = f"0a:58:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:00:{number & 255:02x}"
+    address = f"{mac} 10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    ids = {
+        "neutron:device_id": name("device", number),
+        "neutron:revision_number": "4",
+        "neutron:security_group_ids": name("group", number % 50),
+    }
+    return {
+        "name": f"port-{number:06}",
+        "addresses": address,
+        "port_security": address,
+        "options": ["map", [["requested-chassis", f"hypervisor-{number % 1000}.example.net"]]],
+        "external_ids": ["map", list(ids.items())],
+        "up": True,
+    }
+
+
+def northbound(n_switches: int) -> bytes:
+    """A Northbound database file with so many switches, and their ports."""
+    n_ports = n_switches * PORTS_PER_SWITCH
+    change = {
+        "Logical_Switch": {name("switch", n): switch(n) for n in range(n_switches)},
+        "Logical_Switch_Port": {name("port", n): port(n) for n in range(n_ports)},
+        "_date": 1700000000000,
+    }
+    texts = (json.loads(NB_SCHEMA.read_text()), change)
+    return b"".join(_record(json.dumps(text, separators=(",", ":")).encode()) for text in texts)
+
+
+def _record(text: bytes) -> bytes:
+    text += b"\n"
+    return b"OVSDB JSON %d %s\n" % (len(text), hashlib.sha1(text).hexdigest().encode()) + text
+
+
+class Caller:
+    """One connection that asks and waits, with as little work of its own as can be."""
+
+    def __init__(self, url: str) -> None:
+        host, _, number = url.removeprefix("http://").partition(":")
+        self.address = (host, int(number))
+        self.reader: asyncio.StreamReader
+        self.writer: asyncio.StreamWriter
+
+    async def __aenter__(self) -> Caller:
+        self.reader, self.writer = await asyncio.open_connection(*self.address, limit=1 << 24)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+    async def call(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """The body of the answer, which has to be a success."""
+        head = f"{method} /api/v1{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head += "Content-Type: application/json\r\n\r\n" if body else "\r\n"
+        self.writer.write(head.encode() + body)
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        lower = answer.lower()
+        start = lower.index(b"content-length:") + 15
+        found = await self.reader.readexactly(int(lower[start : lower.index(b"\r\n", start)]))
+        if not answer.startswith(b"HTTP/1.1 20"):
+            raise RuntimeError(f"{method} {path}: {answer!r} {found!r}")
+        return found
+
+
+Work = Callable[[Caller, int], Awaitable[object]]
+
+
+@dataclass
+class Figure:
+    """What was measured, and the goal for it."""
+
+    name: str
+    value: float
+    unit: str
+    goal: str
+    is_met: bool
+
+
+async def closed(url: str, n_callers: int, seconds: float, work: Work) -> float:
+    """How often a second `work` is done by callers each of whom waits for the answer."""
+    n_done, end = 0, time.monotonic() + seconds
+
+    async def call(number: int) -> None:
+        nonlocal n_done
+        async with Caller(url) as caller:
+            while time.monotonic() < end:
+                await work(caller, number)
+                n_done += 1
+
+    await asyncio.gather(*map(call, range(n_callers)))
+    return n_done / seconds
+
+
+async def paced(url: str, per_second: float, seconds: float, work: Work) -> None:
+    """Do `work` so many times a second, over READERS connections."""
+    interval = READERS / per_second
+
+    async def call(number: int) -> None:
+        async with Caller(url) as caller:
+            start = time.monotonic() + interval * number / READERS
+            for turn in range(int(seconds / interval)):
+                await asyncio.sleep(max(0.0, start + turn * interval - time.monotonic()))
+                await work(caller, number)
+
+    await asyncio.gather(*map(call, range(READERS)))
+
+
+async def latencies(url: str, seconds: float, work: Work) -> list[float]:
+    """How many seconds each of the calls of one caller takes, one after the other."""
+    found, end = [], time.monotonic() + seconds
+    async with Caller(url) as caller:
+        while time.monotonic() < end:
+            start = time.perf_counter()
+            await work(caller, 0)
+            found.append(time.perf_counter() - start)
+            await asyncio.sleep(0.005)
+    return found
+
+
+def p99(found: list[float]) -> float:
+    return statistics.quantiles(found, n=100)[98] if len(found) > 1 else found[0]
+
+
+class Load:
+    """What is asked of a node in front of so many switches."""
+
+    def __init__(self, url: str, n_switches: int, seconds: float) -> None:
+        self.url = url
+        self.n_switches = n_switches
+        self.n_ports = n_switches * PORTS_PER_SWITCH
+        self.seconds = seconds
+        self.random = random.Random(1)
+        self.numbers = iter(range(1 << 30))
+        self.page = f"/switch-ports?limit={PAGE_ROWS}"
+        self.cursors: list[str] = []
+
+    async def read_port(self, caller: Caller, _: int) -> None:
+        await caller.call("GET", f"/switch-ports/port-{self.random.randrange(self.n_ports):06}")
+
+    async def read_page(self, caller: Caller, _: int) -> None:
+        await caller.call("GET", f"{self.page}&cursor={self.random.choice(self.cursors)}")
+
+    async def create_port(self, caller: Caller, _: int) -> None:
+        number = next(self.numbers)
+        body = {"name": f"new-{number}", "addresses": ["unknown"], "external_ids": {"k": "v"}}
+        path = f"/switches/switch-{number % self.n_switches:05}/ports"
+        await caller.call("POST", path, json.dumps(body).encode())
+
+    async def figures(self) -> Iterator[Figure]:
+        reads = await closed(self.url, READERS, self.seconds, self.read_port)
+        rate = READS_PER_SECOND / 2
+        background = asyncio.create_task(paced(self.url, rate, self.seconds + 1, self.read_port))
+        pages = await latencies(self.url, self.seconds, self.read_page)
+        await background
+        first = await latencies(self.url, self.seconds / 4, self.read_first_page)
+        creations = await closed(self.url, WRITERS, self.seconds, self.create_port)
+        page_ms, first_ms = 1000 * p99(pages), 1000 * p99(first)
+        return iter(
+            (
+                Figure("single reads", reads, "/s", "≥ 2000", reads >= READS_PER_SECOND),
+                Figure("page of 100 from within, p99", page_ms, "ms", "< 20", page_ms < 20),
+                Figure("first page of 100, p99", first_ms, "ms", "< 20", first_ms < 20),
+                Figure("port creations", creations, "/s", "≥ 500", creations >= 500),
+            )
+        )
+
+    async def read_first_page(self, caller: Caller, _: int) -> None:
+        await caller.call("GET", f"/switches?limit={PAGE_ROWS}")
+
+    async def wait_until_loaded(self) -> None:
+        """Go through all ports, and note where pages start."""
+        async with Caller(self.url) as caller:
+            page = json.loads(await caller.call("GET", self.page))
+            while page["next"] is not None:
+                self.cursors.append(page["next"])
+                page = json.loads(
+                    await caller.call("GET", f"{self.page}&fields=name&cursor={page['next']}")
+                )
+
+
+def measure(n_switches: int, seconds: float, kind: str) -> list[Figure]:
+    """The figures of a node in front of a server of a kind."""
+    cores = sorted(os.sched_getaffinity(0))
+    others = set(cores[1:]) or set(cores)
+    databases = [(nb, source) for nb, source in SCHEMAS.items()]
+    databases[0] = (databases[0][0], northbound(n_switches))
+    os.sched_setaffinity(0, others)
+    with Server(kind, databases, patience=120) as server:
+        os.sched_setaffinity(0, {cores[0]})
+        with Node(server.remote, server.remote) as node:
+            os.sched_setaffinity(0, others)
+            load = Load(node.url, n_switches, seconds)
+            uvloop.run(load.wait_until_loaded())
+            try:
+                return list(uvloop.run(load.figures()))
+            finally:
+                print(node.log[-2000:] if "Traceback" in node.log else "", file=sys.stderr)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.api", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load")
+    parser.add_argument("--kind", default="ovncp", choices=("ovncp", "c"), help="of server")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chosen = parser.parse_args()
+    share = 10 if chosen.quick else 1
+    figures = measure(10_000 // share, 8.0 / share, chosen.kind)
+    if chosen.json:
+        print(json.dumps([vars(figure) for figure in figures]))
+        return 0
+    for figure in figures:
+        verdict = "met" if figure.is_met else "MISSED"
+        print(
+            f"{figure.name:<32} {figure.value:10,.1f} {figure.unit:<3} {figure.goal:>8}  {verdict}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
