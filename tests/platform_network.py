@@ -101,7 +101,7 @@ class Network:
         options = ["map", [["router-port", f"{name}-r"]]]
         self.port(switch, f"{name}-s", type="router", options=options)
 
-    def change(self, name: str, table: str, uuid: str, **row: Any) -> None:
+    def change(self, name: str, table: str, uuid: str, /, **row: Any) -> None:
         where = [["_uuid", "==", ["uuid", uuid]]]
         self.transact(name, {"op": "update", "table": table, "where": where, "row": row})
 

@@ -118,7 +118,7 @@ def _postgres(url: str, settings: DatabaseSettings, *, writes: bool) -> AsyncEng
             "dsn": url,
             "timeout": settings.timeout_s,
             "command_timeout": settings.timeout_s,
-            "target_session_attrs": "primary" if writes else "any",
+            "target_session_attrs": "read-write" if writes else "any",
             "server_settings": {
                 "application_name": "ovncp",
                 "idle_in_transaction_session_timeout": "15s",

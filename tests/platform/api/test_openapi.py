@@ -1,5 +1,6 @@
 """The description of the interface, and whether the interface is as described."""
 
+import os
 import re
 from typing import Any
 
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from ovncp.ovn.resources import RESOURCES
 from platform_node import Node
 
-CASES = 6
+CASES = int(os.environ.get("API_CASES", "6"))
+"""How many requests are made of each operation."""
 
 
 def described(node: Node) -> Any:

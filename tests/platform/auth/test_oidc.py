@@ -9,10 +9,10 @@ import httpx
 import jwt
 import pytest
 
+from oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
 from ovncp.auth.oidc import Attempt, BadToken, Provider, ProviderUnavailable
 from ovncp.auth.principal import Identity, Role
 from ovncp.auth.settings import OidcSettings, SettingsError
-from oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
 
 CALLBACK = "http://127.0.0.1:9/callback"
 

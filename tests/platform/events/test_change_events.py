@@ -10,6 +10,7 @@ import pytest
 from ovncp.ovn import change_events
 from ovncp.ovn.change_events import Told
 from ovncp.ovn.draft import Draft
+from ovncp.ovn.tenancy import View
 from ovncp.ovsdb.row import Change
 from platform_network import Network, Walk
 
@@ -41,35 +42,42 @@ def seen(network: Network) -> list[dict[str, Any]]:
     return seen
 
 
+class Copy:
+    """A network that is made by doing each event as a request would, which knows no more."""
+
+    def __init__(self, original: Network) -> None:
+        self.network = Network()
+        self.types: set[str] = set()
+        self._original = original
+        self._view = View(self.network.replica("nb"), self.network.replica("sb"), None)
+        original.listeners.append(self.replay)
+
+    def replay(self, name: str, changes: Sequence[Change]) -> None:
+        draft = Draft(self.network.replica(name), self._view)
+        for event in sorted(bodies(self._original, name, changes), key=_creations_first):
+            is_root = self.network.rows[name][event["table"]].table.schema.is_root
+            _do(draft, event, is_root)
+            self.types.add(event["type"])
+        self.network.transact(name, *draft.operations)
+
+
 def test_a_copy_made_of_events() -> None:
-    """Each event is done to the copy as a request of a client, who knows no more than the event."""
     for seed in range(4):
-        walk, copy = Walk(seed), Network()
-        copied: list[str] = []
-
-        def replay(
-            name: str, changes: Sequence[Change], walk: Walk = walk, copy: Network = copy
-        ) -> None:
-            draft = Draft(copy.replica(name))
-            for event in sorted(bodies(walk.network, name, changes), key=_creations_first):
-                _do(draft, event)
-                copied.append(event["type"])
-            copy.transact(name, *draft.operations)
-
-        walk.network.listeners.append(replay)
+        walk = Walk(seed)
+        copy = Copy(walk.network)
         for number in range(120):
             walk.step()
             if number % 10 == 0:
-                assert _content(copy) == _content(walk.network)
-        assert _content(copy) == _content(walk.network)
-        assert {"insert", "update", "delete"} <= set(copied)
+                assert _content(copy.network) == _content(walk.network)
+        assert _content(copy.network) == _content(walk.network)
+        assert copy.types == {"insert", "update", "delete"}
 
 
 def _creations_first(event: dict[str, Any]) -> int:
     return ["insert", "update", "delete"].index(event["type"])
 
 
-def _do(draft: Draft, event: dict[str, Any]) -> None:
+def _do(draft: Draft, event: dict[str, Any], is_root: bool) -> None:
     table, uuid = event["table"], event["uuid"]
     if event["type"] == "insert":
         row = {name: value for name, value in event["row"].items() if name[0] != "_"}
@@ -77,7 +85,7 @@ def _do(draft: Draft, event: dict[str, Any]) -> None:
     elif event["type"] == "update":
         changes = {name: value for name, value in event["changes"].items() if name[0] != "_"}
         draft.change(table, uuid, changes)
-    elif draft._replica.rows[table].table.schema.is_root:
+    elif is_root:
         draft.delete(table, uuid)  # others go when nothing holds them any more
 
 
