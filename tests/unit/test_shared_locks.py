@@ -7,6 +7,7 @@ time to arrive, in order.
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -94,12 +95,33 @@ class Link:
 
 
 class Client:
-    """A client of a relay; `has` is what it was told, None if it does not ask."""
+    """A client of a relay; `has` is what it was told, None if it does not ask.
+
+    `without_ns` is when it last knew that it did not have the lock, `since_ns` when it was told.
+    """
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
-        self.has: bool | None = None
+        self.has = None
         self.is_answered = True
+
+    @property
+    def has(self) -> bool | None:
+        return self._has
+
+    @has.setter
+    def has(self, has: bool | None) -> None:
+        self._has = has
+        if has:
+            self.since_ns = time.perf_counter_ns()
+        else:
+            self.without_ns = time.perf_counter_ns()
+
+    def check(self) -> None:
+        """What it asks for now it asks as the owner, what it asked for before it was it did not."""
+        if self.has and self.owns:
+            assert self.relay.locks.owns(self, NAME, self.since_ns)
+            assert not self.relay.locks.owns(self, NAME, self.without_ns)
 
     def ask(self, method: str) -> None:
         self.has, self.is_answered = False, False
@@ -177,6 +199,8 @@ async def test_no_two_clients_own_a_lock(seed: int, n_sources: int) -> None:
             world.deliver()
         assert sum(client.owns for client in world.clients) <= 1
         assert all(client.owns for client in world.clients if client.has)
+        for client in world.clients:
+            client.check()
     world.settle()
     world.check_end()
     is_wanted = any(client.has is not None for client in world.clients)
@@ -197,6 +221,8 @@ async def test_with_thieves_and_lost_sources_there_is_one_owner_in_the_end(
             world.chance.choice(world.links).toggle()
         else:
             world.deliver()
+        for client in world.clients:
+            client.check()
     world.settle()
     world.check_end()
     # A thief that was robbed does not wait, so that the last to ask is one that waits for sure.

@@ -33,6 +33,10 @@ class Principal:
         """See `Client.owns_lock`."""
         return self._session.server.locks.owns(self, name)
 
+    def has_owned(self, name: str, since_ns: int) -> bool:
+        """See `Owner.has_owned`."""
+        return self._session.server.locks.owns(self, name, since_ns)
+
     def notify(self, method: str, params: list[Any]) -> None:
         """Have the worker tell the client."""
         self._session.notify("notify_for", [self._number, method, params])

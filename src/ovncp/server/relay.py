@@ -20,7 +20,7 @@ import orjson
 
 from ovncp.ovsdb import replica
 from ovncp.ovsdb.atom import ZERO_UUID
-from ovncp.ovsdb.database import Database, Settings
+from ovncp.ovsdb.database import Client, Database, Settings
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.execution import OPERATIONS
 from ovncp.ovsdb.json_bytes import encode
@@ -305,19 +305,19 @@ class Relay(Runner):
 
     # Forwarding
 
-    def _execute(self, request: Transact, elapsed_msec: int) -> None:
+    def _execute(self, request: Transact, who: Client, elapsed_msec: int) -> None:
         client = request.client
         if _only_reads(request.operations) and self not in client.waiting.values():
-            super()._execute(request, elapsed_msec)
-        elif _needs_check(request):
-            self._check(request, elapsed_msec)
+            super()._execute(request, who, elapsed_msec)
+        elif _needs_check(request, who):
+            self._check(request, who, elapsed_msec)
         else:
             self._forward(request)
 
-    def _check(self, request: Transact, elapsed_msec: int) -> None:
+    def _check(self, request: Transact, who: Client, elapsed_msec: int) -> None:
         """Forward what `request` asks for if its client may do it."""
         outcome = request.outcome = self.database.rehearse(
-            request.operations, request.who, elapsed_msec=elapsed_msec
+            request.operations, who, elapsed_msec=elapsed_msec
         )
         if outcome.results is None:
             self._wait(request)
@@ -424,8 +424,7 @@ def _only_reads(operations: list[Any]) -> bool:
     return True
 
 
-def _needs_check(request: Transact) -> bool:
-    client = request.who
+def _needs_check(request: Transact, client: Client) -> bool:
     if client.read_only or client.role:
         return True
     locks = [

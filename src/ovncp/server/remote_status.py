@@ -52,6 +52,10 @@ class _Writer:
         """See `Client.owns_lock`."""
         return False
 
+    def has_owned(self, name: str, since_ns: int) -> bool:
+        """See `Owner.has_owned`."""
+        return False
+
     def reply(self, id_bytes: bytes, result: bytes) -> None:
         """See `Requester.reply`."""
         for item in orjson.loads(result):

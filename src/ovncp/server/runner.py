@@ -53,7 +53,14 @@ BATCH_SIZES: Final = Histogram()
 """The numbers of entries that were appended to a log at once."""
 
 
-class Requester(Client, Protocol):
+class Owner(Client, Protocol):
+    """A client that may hold locks."""
+
+    def has_owned(self, name: str, since_ns: int) -> bool:
+        """Whether it holds the lock `name`, and has all the time since then (`perf_counter_ns`)."""
+
+
+class Requester(Owner, Protocol):
     """A client that is told of results and updates.
 
     `waiting` has the runner of each of its transactions that waits, by the JSON id.
@@ -66,6 +73,25 @@ class Requester(Client, Protocol):
 
     def reply_error(self, id_bytes: bytes, error: Any) -> None:
         """Send an error instead."""
+
+
+class _Latecomer:
+    """A client, to a request that executes later than it came.
+
+    It asserts only what it has held all the time: what others wrote under the lock meanwhile, it
+    did not know of when it asked.
+    """
+
+    def __init__(self, who: Owner, arrived_ns: int) -> None:
+        self.read_only = who.read_only
+        self.role = who.role
+        self.identity = who.identity
+        self._who = who
+        self._arrived_ns = arrived_ns
+
+    def owns_lock(self, name: str) -> bool:
+        """See `Client.owns_lock`."""
+        return self._who.has_owned(name, self._arrived_ns)
 
 
 class Transact:
@@ -98,7 +124,7 @@ class Transact:
         arrived_ns: int = 0,
     ) -> None:
         self.client = client
-        self.who: Client = client
+        self.who: Owner = client
         self.id_bytes = id_bytes
         self.operations = operations
         self.arrived_msec = arrived_msec
@@ -174,7 +200,7 @@ class Runner:
         if self._deferred or self._exclusive:
             self._deferred.append((partial(self._execute_late, request), False))
         else:
-            self._execute(request, 0)
+            self._execute(request, request.who, 0)
 
     def when_settled(self, action: Callable[[], None]) -> None:
         """Call `action` when its turn comes and all that executed before it is visible."""
@@ -236,11 +262,11 @@ class Runner:
 
     # Execution
 
-    def _execute(self, request: Transact, elapsed_msec: int) -> None:
+    def _execute(self, request: Transact, who: Client, elapsed_msec: int) -> None:
         started = perf_counter_ns()
         outcome = request.outcome = self.database.transact(
             request.operations,
-            request.who,
+            who,
             now_msec=self.clock.wall_msec(),
             elapsed_msec=elapsed_msec,
         )
@@ -263,7 +289,8 @@ class Runner:
         return not self._executed
 
     def _execute_late(self, request: Transact) -> None:
-        self._execute(request, self.clock.now_msec() - request.arrived_msec)
+        who = _Latecomer(request.who, request.arrived_ns)
+        self._execute(request, who, self.clock.now_msec() - request.arrived_msec)
 
     def _answer(self, request: Transact) -> None:
         if request.outcome.commit is None:

@@ -140,6 +140,10 @@ class Session:
         """See `Client.owns_lock`."""
         return self.server.locks.owns(self, name)
 
+    def has_owned(self, name: str, since_ns: int) -> bool:
+        """See `Owner.has_owned`."""
+        return self.server.locks.owns(self, name, since_ns)
+
     # The connection
 
     @property

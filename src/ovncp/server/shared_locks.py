@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Hashable
 from enum import Enum
 from functools import partial
+from time import perf_counter_ns
 from typing import Any
 
 from ovncp.ovsdb.lock import Locks
@@ -48,16 +49,18 @@ class _Place:
 
 
 class _Claim:
-    """A lock that clients want. `is_owned` is whether the first of them has been given it.
+    """A lock that clients want.
 
+    `is_owned` is whether the first of them has been given it, at `given_ns` (`perf_counter_ns`).
     `places` is by source. `reply` answers the first client's request, as long as it has no answer;
     `is_theft` is whether that client steals.
     """
 
-    __slots__ = ("is_owned", "is_theft", "places", "reply")
+    __slots__ = ("given_ns", "is_owned", "is_theft", "places", "reply")
 
     def __init__(self) -> None:
         self.is_owned = False
+        self.given_ns = 0
         self.is_theft = False
         self.reply: Reply | None = None
         self.places: dict[LockSource, _Place] = {}
@@ -79,10 +82,12 @@ class SharedLocks:
         self._claims: dict[str, _Claim] = {}
         self._sources: list[LockSource] = []
 
-    def owns(self, session: Hashable, name: str) -> bool:
-        """Whether `session` holds the lock `name`."""
+    def owns(self, session: Hashable, name: str, since_ns: int | None = None) -> bool:
+        """Whether `session` holds the lock `name`, and has since then (`perf_counter_ns`)."""
         claim = self._claims.get(name)
-        return claim is not None and claim.is_owned and self._queues.owner(name) is session
+        if claim is None or not claim.is_owned or self._queues.owner(name) is not session:
+            return False
+        return since_ns is None or claim.given_ns <= since_ns
 
     # What clients ask for
 
@@ -181,7 +186,7 @@ class SharedLocks:
     def _give(self, name: str, claim: _Claim) -> None:
         if claim.is_owned:
             return
-        claim.is_owned, claim.is_theft = True, False
+        claim.is_owned, claim.is_theft, claim.given_ns = True, False, perf_counter_ns()
         owner = self._queues.owner(name)
         if not claim.answer(True) and owner is not None:
             self._notify(owner, "locked", name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from ovncp.ovsdb.database import Settings
+from ovncp.ovsdb.database import Client, Settings
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server import snapshot
@@ -82,7 +82,7 @@ class WorkerRelay(Relay):
         self.upstream.request(method, params, answered)
         return True
 
-    def _execute(self, request: Transact, elapsed_msec: int) -> None:
+    def _execute(self, request: Transact, who: Client, elapsed_msec: int) -> None:
         self._forward(request)
 
     def _request(self, request: Transact) -> tuple[str, list[Any]]:
