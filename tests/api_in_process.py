@@ -1,11 +1,12 @@
-"""Nodes of the platform in the process of a test, to look into them and to give them parts of its own."""
+"""Nodes of the platform in the process of a test, to look into them and to change parts of them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from ovncp.api.platform import Platform
+from ovncp.auth.accounts import Accounts
 from ovncp.cli.connect import connector
 from ovncp.cluster.memory import Memory, MemoryStore
 from ovncp.cluster.node import Node
@@ -29,13 +30,19 @@ async def platform(
     name: str = "a",
     grouping: Grouping = Grouping(),
     patience: float = 10.0,
+    accounts: Callable[[Node], Accounts] | None = None,
 ) -> AsyncIterator[Platform]:
-    """A node in front of both databases at `servers`, with other nodes in the same memory."""
+    """A node in front of both databases at `servers`, with other nodes in the same memory.
+
+    Everybody may do everything, or those with `accounts`.
+    """
     replicas = {
         each: Replica(each, endpoints(*servers), patience) for each in (NORTHBOUND, SOUTHBOUND)
     }
     node = Node(ClusterSettings(node_id=name), MemoryStore(memory or Memory()), "test")
     made = Platform.of(replicas, node, grouping)
+    if accounts is not None:
+        made.admit(accounts(node))
     await made.start()
     try:
         for replica in replicas.values():

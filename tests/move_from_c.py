@@ -73,7 +73,7 @@ class Session(threading.Thread):
     """What one client does, at the first of `addresses` that is there, until `end`."""
 
     def __init__(self, addresses: Sequence[Address]) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._addresses = addresses
         self._is_over = threading.Event()
         self.n_sessions = 0
@@ -209,6 +209,7 @@ class Import:
         )
         output, complaints = self._process.stdout, self._process.stderr
         assert output is not None and complaints is not None
+        self._output, self._complaints = output, complaints
         self._said = complaints if "--json" in options else output
 
     def __enter__(self) -> Import:
@@ -216,12 +217,14 @@ class Import:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        self._output.close()
+        self._complaints.close()
 
     def wait_for(self, words: str) -> None:
         """Return when it says these words in the next line."""
         line = self._said.readline()
-        assert words in line, line + "".join(self._process.communicate())
+        assert words in line, line + str(self.result())
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """Tell it that the source's clients are gone."""
@@ -229,8 +232,8 @@ class Import:
 
     def result(self) -> tuple[int, str, str]:
         """The exit status, and what it printed since, and complained of."""
-        output, complaint = self._process.communicate(timeout=PATIENCE_S)
-        return self._process.returncode, output, complaint
+        status = self._process.wait(PATIENCE_S)
+        return status, self._output.read(), self._complaints.read()
 
 
 class Move:

@@ -6,7 +6,6 @@ import secrets
 
 import ovs.db.idl
 import ovs.poller
-import pytest
 
 from engines import EtcdCluster, Postgres
 from move_from_c import NAME, SCHEMA, Move, Writer
@@ -53,10 +52,8 @@ def _run_for_a_moment(idl: ovs.db.idl.Idl) -> None:
     poller.block()
 
 
-@pytest.mark.parametrize("writer", [Writer, IdlWriter])
-def test_clients_go_on_at_the_new_servers(
-    engine: EtcdCluster | Postgres, writer: type[Writer]
-) -> None:
+def move_clients(engine: EtcdCluster | Postgres, writer: type[Writer]) -> None:
+    """Move a cluster with clients that are of this kind, and see that nothing is lost."""
     url = engine.url(f"{NAME}-{secrets.token_hex(4)}")
     with Move(url, n_rows=200, writer=writer) as move, move.under_load():
         importing = move.start_import()
@@ -66,3 +63,11 @@ def test_clients_go_on_at_the_new_servers(
         move.end_clients()
         move.check()
         assert all(client.address in move.new for client in move.clients)
+
+
+def test_clients_go_on_at_the_new_servers(engine: EtcdCluster | Postgres) -> None:
+    move_clients(engine, Writer)
+
+
+def test_programs_with_an_idl_go_on_at_the_new_servers(etcd: EtcdCluster) -> None:
+    move_clients(etcd, IdlWriter)

@@ -95,6 +95,24 @@ async def test_a_commit_is_durable_whatever_the_default(server):
     await reopened.close()
 
 
+async def test_reading_the_end_is_no_scan_of_all_even_if_planned_on_an_empty_table():
+    with Postgres() as fresh:
+        async with opened(fresh.url("end")) as log:
+            await fill(log, 1)
+            assert await entries_from(log, 1) == expected(1, 1)
+            await fill(log, 300)
+            before = await n_looked_at(log)
+            assert await entries_from(log, 301) == expected(301, 301)
+            assert await n_looked_at(log) < before + 20
+
+
+async def n_looked_at(log: PostgresLog) -> int:
+    """How many entries of indexes were read in search of batches, by the one that reads too."""
+    await log._reader.fetch("SELECT pg_stat_force_next_flush()")
+    index = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'batch_pkey'"
+    return (await log._reader.fetch(index))[0][0]
+
+
 async def test_pieces_that_came_to_nothing_are_swept_up(server):
     async with opened(server.url("swept")) as log:
         large = [b'"%s"' % (b"x" * 3_000_000), text(2)]
@@ -215,6 +233,7 @@ async def test_notifications_that_others_make_up_do_no_harm(server):
             "1",
             '["log"]',
             '["log","woken"]',
+            '[["log"],"woken"]',
             '["log","woken","x"]',
             f'["log","woken",{later}]',
             f'["log","wo ken",{later}]',

@@ -83,6 +83,23 @@ def test_the_member_that_is_followed_is_cut_off(cluster: CCluster, etcd: EtcdClu
     follow_under_load(cluster, new_url(etcd), freeze)
 
 
+def test_a_member_that_does_not_answer_is_not_waited_for(
+    cluster: CCluster, db: Command, etcd: EtcdCluster
+) -> None:
+    url, leader = new_url(etcd), cluster.wait_for_leader()
+    frozen, other = {0, 1, 2} - {leader}
+    fill(cluster.client(leader), 10)
+    with Import(cluster.remote, url) as importing:
+        importing.wait_for("following")
+        cluster.freeze(frozen)
+        cluster.client(other).transact(NAME, insert("Row", {"name": "last"}))
+        importing.end()
+        importing.wait_for("complete")
+        cluster.thaw(frozen)
+        check_result(importing)
+    assert "last" in names(db, url)
+
+
 def test_the_engine_is_away_for_a_while(cluster: CCluster) -> None:
     with EtcdCluster() as etcd:
 
@@ -137,18 +154,21 @@ def test_the_source_is_gone_before_the_end(etcd: EtcdCluster) -> None:
     assert "may not have all of it" in complaint
 
 
-def test_what_is_written_too_late_is_found(etcd: EtcdCluster) -> None:
-    with Server("c", [(NAME, SCHEMA)]) as server:
-        fill(server.client(), 1000)
+def test_what_is_still_written_after_the_end_is_found(etcd: EtcdCluster) -> None:
+    with Server("c", [(NAME, SCHEMA)], tcp=True) as server:
+        writer = Writer("writer", [("127.0.0.1", server.port)])
         with Import(server.remote, new_url(etcd), "--json") as importing:
             importing.wait_for("following")
+            writer.start()
+            writer.wait_for(20)
             importing.end()
             importing.wait_for("complete")
-            write(server, "too late")
             status, output, _ = importing.result()
+            writer.end()
     assert status == 1
-    [difference] = json.loads(output)["comparison"]["rows"]
-    assert difference["first"]["name"] == "too late"
+    differences = json.loads(output)["comparison"]["rows"]
+    late = [each["first"]["name"] for each in differences if each["table"] == "Row"]
+    assert late and set(late) <= set(writer.stored)
 
 
 def test_the_schema_is_converted_meanwhile(db: Command, etcd: EtcdCluster) -> None:

@@ -46,15 +46,14 @@ async def principal_of(connection: HTTPConnection) -> Principal:
     return principal
 
 
-def requires(role: Role) -> Callable[[Request], Awaitable[Principal]]:
-    """The dependency of a route for those who have at least `role`."""
+def may_read(thing: str) -> Callable[[Request], Awaitable[Principal]]:
+    """The dependency of a route that shows a thing, as `ovncp.auth.decision` names them."""
 
     async def allowed(request: Request) -> Principal:
         principal = await principal_of(request)
-        check(principal, role)
+        allow(principal, thing, changes=False)
         return principal
 
-    allowed.role = role  # type: ignore[attr-defined]
     return allowed
 
 
@@ -63,13 +62,12 @@ def allow(principal: Principal, thing: str, *, changes: bool) -> None:
 
     What of it is seen is another question. Raises Problem.
     """
+    allow_in(principal.tenant, principal, thing, changes=changes)
+
+
+def allow_in(tenant: str | None, principal: Principal, thing: str, *, changes: bool) -> None:
+    """As `allow`, where the thing is one `tenant`'s."""
     action = decision.action(thing, changes=changes)
-    decided = decision.allowed(principal, action, principal.tenant)
+    decided = decision.allowed(principal, action, tenant)
     if not decided.allowed:
         raise Problem("forbidden", decided.why)
-
-
-def check(principal: Principal, role: Role) -> None:
-    """Refuse who has not `role`. Raises Problem."""
-    if principal.role < role:
-        raise Problem("forbidden", f"this takes the role {role.name.lower()}")

@@ -12,14 +12,40 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from ovncp import __version__
-from ovncp.api import bulk, docs, events, problem, resources, topology
+from ovncp.api import (
+    bulk,
+    cluster,
+    docs,
+    events,
+    login,
+    problem,
+    resources,
+    tenants,
+    topology,
+    trace,
+    trail,
+    users,
+)
 from ovncp.api.openapi import Description
 from ovncp.api.platform import Platform
 from ovncp.api.request_id import RequestIds
+from ovncp.api.security_headers import SecurityHeaders
 
 LARGEST_BODY_BYTES = 16 << 20
 
-ROUTERS = (docs.router, bulk.router, topology.router, events.router, resources.router)
+ROUTERS = (
+    docs.router,
+    bulk.router,
+    topology.router,
+    trace.router,
+    events.router,
+    login.router,
+    users.router,
+    tenants.router,
+    trail.router,
+    cluster.router,
+    resources.router,
+)
 
 
 def make(platform: Platform) -> FastAPI:
@@ -46,6 +72,7 @@ def make(platform: Platform) -> FastAPI:
     app.add_exception_handler(RequestValidationError, problem.on_invalid)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds)
     app.openapi = Description(app, platform)  # type: ignore[method-assign]
     return app

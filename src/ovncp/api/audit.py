@@ -18,7 +18,8 @@ DONE, UNKNOWN = "done", "unknown"
 class Record:
     """One write. `before` and `after` are the row's fields, None where there is no such row.
 
-    `result` is DONE, UNKNOWN, or the kind of the problem that was answered.
+    `result` is DONE, UNKNOWN, or the kind of the problem that was answered; `tenant` is whose the
+    row is, if that is another question than who asked.
     """
 
     principal: Principal
@@ -30,10 +31,14 @@ class Record:
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     result: str
+    tenant: str | None = None
 
 
 class Audit(Protocol):
     """Where it is kept."""
+
+    def check(self) -> None:
+        """Refuse changes while they could not be kept. Raises Problem."""
 
     async def record(self, records: Sequence[Record]) -> None:
         """Keep these; they are kept when this returns."""
@@ -41,6 +46,9 @@ class Audit(Protocol):
 
 class LoggedAudit:
     """Keeps it in the log alone."""
+
+    def check(self) -> None:
+        """See `Audit.check`."""
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Audit.record`."""

@@ -116,20 +116,23 @@ class EventSession:
         self._lags = False
         filter, begins, self._begins = self._filter, self._begins, False
         assert filter is not None
-        while not (self._hub.feed.is_ready or self.is_over):
+        while (position := self._hub.position) is None and not self.is_over:
             await asyncio.sleep(_NOT_READY_PAUSE_S)
         if self.position is None:
-            self.position = self._hub.feed.position
-        if begins:
+            self.position = position
+        if begins and self.position is not None:
             yield self._about("subscribed")
         while not (self._lags or self.is_over):
+            if (position := self._hub.position) is None:
+                await asyncio.sleep(_NOT_READY_PAUSE_S)
+                continue
             try:
                 events = await self._following(from_stream=begins)
             except Unavailable:
                 await asyncio.sleep(_FAILED_PAUSE_S)
                 continue
             except Gap:
-                yield self._missed(self._hub.feed.position)
+                yield self._missed(self._hub.position or position)
                 continue
             if not events:
                 self._follow(filter)

@@ -13,14 +13,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from ovncp.api import access, problem
-from ovncp.api.access import requires
+from ovncp.api.access import may_read
 from ovncp.api.event_session import EventSession
 from ovncp.api.hub import Message
+from ovncp.api.identification import TENANT
 from ovncp.api.location import DATABASES, PREFIX
 from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
 from ovncp.api.subscription import Filter
-from ovncp.auth.principal import Principal, Role
+from ovncp.auth.principal import Principal
 from ovncp.cluster.base import StreamId
 from ovncp.ovn.change_events import SHORT, UNTOLD
 from ovncp.ovn.resources import BY_NAME
@@ -70,7 +71,7 @@ router = APIRouter(tags=["events"])
 async def events(
     request: Request,
     wanted: Annotated[Wanted, Query()],
-    principal: Annotated[Principal, Depends(requires(Role.VIEWER))],
+    principal: Annotated[Principal, Depends(may_read("events"))],
 ) -> Response:
     """Tell what changes, as Server-Sent Events; `Last-Event-ID` is as the parameter `after`."""
     platform: Platform = request.app.state.platform
@@ -105,7 +106,7 @@ async def websocket(websocket: WebSocket) -> None:
     platform: Platform = websocket.app.state.platform
     try:
         principal = await access.principal_of(websocket)
-        access.check(principal, Role.VIEWER)
+        access.allow(principal, "events", changes=False)
         _check_open(platform)
         wanted = _from_query(websocket)
         begin = None if wanted is None else _begin(wanted, principal, platform)
@@ -167,7 +168,7 @@ def _from_query(websocket: WebSocket) -> Wanted | None:
     for name, value in pairs:
         if name == "after":
             members[name] = value
-        elif name != "node":  # which is for the load balancer
+        elif name not in ("node", TENANT):  # for the load balancer, and for `identification`
             members.setdefault(name, []).append(value)
     return _validated(Wanted, members)
 

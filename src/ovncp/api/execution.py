@@ -54,6 +54,7 @@ async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -
 
     Raises what `problem.of` knows.
     """
+    call.platform.audit.check()
     await _check_quotas(call, wanted)
     if _was_done(call, wanted):
         return _again(call, wanted)
@@ -144,10 +145,12 @@ def _record(call: Call, write: Write, written: Written | None, result: str) -> R
     rows = call.platform.nb.rows[write.resource.table]
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
+    owner: str | None = None
     if written is not None:
         before = None if written.before is None else rows.object(written.before)
         row = rows.get(written.uuid)
         after = None if row is None or result != audit.DONE else rows.object(row.values)
+        owner = None if row is None else next(iter(call.view.owners(rows, row)), None)
     uuid = write.target or "" if written is None else written.uuid
     return Record(
         call.principal,
@@ -159,4 +162,5 @@ def _record(call: Call, write: Write, written: Written | None, result: str) -> R
         before,
         after,
         result,
+        owner,
     )

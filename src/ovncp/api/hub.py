@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ovncp.api import changes
 from ovncp.api.subscription import Filter, Key, keys_of
-from ovncp.cluster.base import StreamId
+from ovncp.cluster.base import ZERO, StreamId
 from ovncp.cluster.feed import Event, Feed, Listener
 from ovncp.cluster.metrics import Histogram
 from ovncp.ovn.change_events import Head
@@ -101,7 +101,7 @@ class Hub(Listener):
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
-        self.lost = (0, feed.position)
+        self.lost = (0, ZERO)
         """How many times events were lost for everybody, and where it went on then."""
         self.delay_s = Histogram()
         """From when a change was seen to when this node heard of it, by the nodes' clocks."""
@@ -109,7 +109,13 @@ class Hub(Listener):
         self._by_key: dict[Key, set[Channel]] = {}
         self._recent: deque[Told] = deque()
         self._n_recent_chars = 0
+        self._is_empty = False
         feed.listeners.append(self)
+
+    @property
+    def position(self) -> StreamId | None:
+        """The id of the last event; None while there is none, or the store was never reached."""
+        return None if self.feed.position == ZERO else self.feed.position
 
     # Channels
 
@@ -148,6 +154,9 @@ class Hub(Listener):
 
     def hear(self, events: Sequence[Event]) -> None:
         """See `Listener.hear`."""
+        if self._is_empty:
+            self._is_empty = False
+            self._lose(events[0].id)
         reached: set[Channel] = set()
         now = time.time()
         for known in map(told, events):
@@ -177,6 +186,13 @@ class Hub(Listener):
         """See `Listener.miss`."""
         self._recent.clear()
         self._n_recent_chars = 0
+        if position == ZERO:
+            # The stream is gone. Whoever leads begins another one, by a mark, which has an id.
+            self._is_empty = True
+        else:
+            self._lose(position)
+
+    def _lose(self, position: StreamId) -> None:
         self.lost = self.lost[0] + 1, position
         for channel in self._channels.values():
             channel.forget()

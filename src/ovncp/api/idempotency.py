@@ -59,13 +59,12 @@ class SharedKeys:
             return None
         known = await self._store.get(name)
         if known is None or known == pending:
-            text = f"a request with the key {key!r} is under way"
-            raise Problem("key-in-use", text, headers={"Retry-After": "1"})
+            raise under_way(key)
         if known.startswith(_PENDING):
-            raise _other_request(key)
+            raise other_request(key)
         of, status, headers, body = orjson.loads(known)
         if of != fingerprint:
-            raise _other_request(key)
+            raise other_request(key)
         return Answer(status, headers, body.encode())
 
     async def keep(self, principal_id: str, key: str, fingerprint: str, answer: Answer) -> None:
@@ -83,7 +82,14 @@ def _name(principal_id: str, key: str) -> str:
     return f"idempotency:{hashlib.sha256(f'{principal_id} {key}'.encode()).hexdigest()}"
 
 
-def _other_request(key: str) -> Problem:
+def under_way(key: str) -> Problem:
+    """The request with that key is not answered yet."""
+    text = f"a request with the key {key!r} is under way"
+    return Problem("key-in-use", text, headers={"Retry-After": "1"})
+
+
+def other_request(key: str) -> Problem:
+    """The key belongs to another request."""
     return Problem("rejected", f"the key {key!r} was used for another request")
 
 

@@ -7,7 +7,10 @@ from ovncp.api.access import Access, OpenAccess
 from ovncp.api.audience import Audience
 from ovncp.api.audit import Audit, LoggedAudit
 from ovncp.api.idempotency import IdempotencyStore, SharedKeys
+from ovncp.api.identification import AccountAccess
 from ovncp.api.sight import Sight
+from ovncp.api.stored import StoredAudit, StoredKeys
+from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Principal
 from ovncp.cluster.node import Node
 from ovncp.ovn.barrier import Barrier
@@ -15,6 +18,7 @@ from ovncp.ovn.live_graph import LiveGraph
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
 from ovncp.ovn.tenancy import View
+from ovncp.ovn.tracer import Tracer
 from ovncp.ovn.writer import Grouping, Writer
 
 
@@ -35,6 +39,8 @@ class Platform:
     audience: Audience
     access: Access = field(default_factory=OpenAccess)
     audit: Audit = field(default_factory=LoggedAudit)
+    accounts: Accounts | None = None
+    tracer: Tracer | None = None
 
     @classmethod
     def of(cls, replicas: Mapping[str, Replica], node: Node, grouping: Grouping) -> "Platform":
@@ -66,8 +72,17 @@ class Platform:
         """What `principal` sees."""
         return View(self.nb, self.sb, principal.tenant)
 
+    def admit(self, accounts: Accounts) -> None:
+        """Be for those who have an account; before `start`."""
+        self.accounts = accounts
+        self.access = AccountAccess(accounts, self.node.rates)
+        self.audit = StoredAudit(accounts)
+        self.keys = StoredKeys(accounts)
+
     async def start(self) -> None:
         """Take part in the cluster."""
+        if self.accounts is not None:
+            await self.accounts.start()
         await self.node.start()
         self.audience.start()
 
@@ -75,5 +90,7 @@ class Platform:
         """Follow the databases no more, and leave the cluster."""
         self.audience.close()
         await self.node.close()
+        if self.accounts is not None:
+            await self.accounts.close()
         for replica in self.replicas.values():
             await replica.close()

@@ -4,6 +4,7 @@ What went wrong is translated here, once, from the exceptions of the parts below
 program goes by; `errors` has the fields that are wrong, and the rules that they break.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from ovncp.auth.accounts import TooManyTries
+from ovncp.auth.database import DatabaseUnavailable, OutcomeUnknown
+from ovncp.auth.errors import BadValue, NoSuch, Refused
+from ovncp.auth.errors import Taken as NameTaken
+from ovncp.auth.oidc import BadToken, ProviderUnavailable
+from ovncp.cluster.base import Unavailable
+from ovncp.cluster.sessions import NoSuchNode, NoSuchSession
 from ovncp.ovn.draft import Gone, Stale, Taken, Unmet
 from ovncp.ovn.session import SessionLost
 from ovncp.ovn.values import Invalid, Mistake
@@ -108,6 +116,35 @@ _REJECTIONS = {
 }
 
 
+_OF_ACCOUNTS_AND_NODES: dict[type[Exception], str] = {
+    BadValue: "invalid",
+    NoSuch: "not-found",
+    NameTaken: "conflict",
+    Refused: "conflict",
+    NoSuchSession: "not-found",
+    NoSuchNode: "not-found",
+    BadToken: "unauthorized",
+    TooManyTries: "too-many-requests",
+    DatabaseUnavailable: "unavailable",
+    ProviderUnavailable: "unavailable",
+    Unavailable: "unavailable",
+    OutcomeUnknown: "outcome-unknown",
+}
+_RETRY = {"Retry-After": "1"}
+
+
+def _of_accounts_and_nodes(error: Exception) -> Problem | None:
+    for kind, name in _OF_ACCOUNTS_AND_NODES.items():
+        if isinstance(error, kind):
+            mistakes, headers = [], _RETRY if KINDS[name] == 503 else {}
+            if isinstance(error, BadValue):
+                mistakes = [Mistake(error.field, "value", error.text)]
+            if isinstance(error, TooManyTries):
+                headers = {"Retry-After": f"{math.ceil(error.wait_s)}"}
+            return Problem(name, str(error), mistakes, headers)
+    return None
+
+
 def of(error: Exception) -> Problem | None:
     """The problem that `error` is, if it is one that is foreseen."""
     if isinstance(error, Problem):
@@ -124,8 +161,8 @@ def of(error: Exception) -> Problem | None:
         if error.sent:
             text = f"{error}: what was asked for may have been done or not"
             return Problem("outcome-unknown", text)
-        return Problem("database-unreachable", str(error), headers={"Retry-After": "1"})
-    return None
+        return Problem("database-unreachable", str(error), headers=_RETRY)
+    return _of_accounts_and_nodes(error)
 
 
 def response(problem: Problem, request: HTTPConnection) -> Response:
@@ -163,4 +200,11 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     return response(Problem("invalid", "not valid", mistakes), request)
 
 
-KNOWN = (Problem, Invalid, Unmet, Rejected, SessionLost)
+KNOWN: tuple[type[Exception], ...] = (
+    Problem,
+    Invalid,
+    Unmet,
+    Rejected,
+    SessionLost,
+    *_OF_ACCOUNTS_AND_NODES,
+)

@@ -32,11 +32,14 @@ class Sight:
         self._barrier = barrier
         self._store = store
         self._node_id = node_id
+        self._n_writes = 0
         self._settled: OrderedDict[str, bytes] = OrderedDict()
 
     async def wrote(self, principal_id: str) -> None:
         """Note that somebody wrote, and that it is here."""
-        mark = f"{self._node_id} {self._replica.last_id}".encode()
+        # Where the server gives no ids, it is the number that tells one write from another.
+        self._n_writes += 1
+        mark = f"{self._node_id} {self._n_writes} {self._replica.last_id}".encode()
         try:
             await self._store.put(_key(principal_id), mark, FRESH_SECONDS)
         except Unavailable as error:
@@ -51,7 +54,7 @@ class Sight:
             return
         if mark is None or self._settled.get(principal_id) == mark:
             return
-        node_id, transaction_id = mark.decode().rsplit(" ", 1)
+        node_id, _, transaction_id = mark.decode().rsplit(" ", 2)
         if node_id != self._node_id and not self._replica.has_seen(transaction_id):
             await self._barrier.server()
             await self._see(transaction_id)

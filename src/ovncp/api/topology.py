@@ -10,12 +10,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from ovncp.api.access import requires
+from ovncp.api.access import may_read
 from ovncp.api.location import PREFIX
 from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
 from ovncp.api.reading import AGE
-from ovncp.auth.principal import Principal, Role
+from ovncp.auth.principal import Principal
 from ovncp.ovn import drawing
 from ovncp.ovn.links import Key
 from ovncp.ovn.topology import Answer, View
@@ -90,7 +90,7 @@ router = APIRouter(prefix=PREFIX, tags=["topology"])
 async def topology(
     request: Request,
     asked: Annotated[Asked, Query()],
-    principal: Annotated[Principal, Depends(requires(Role.VIEWER))],
+    principal: Annotated[Principal, Depends(may_read("topology"))],
 ) -> Response:
     """Routers, switches, physical networks, chassis that are gateways, and the links among them.
 

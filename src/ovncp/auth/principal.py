@@ -32,7 +32,7 @@ class Principal:
     """Who asks. `tenant` is None for who is responsible for everything.
 
     `id` tells principals apart, over all nodes and for good; `name` is for people.  `scopes` are
-    what an API key is good for, None for all that the role is.
+    what an API key is good for, None for all that the role is; `has_key` if one was shown.
     """
 
     id: str
@@ -40,6 +40,7 @@ class Principal:
     role: Role
     tenant: str | None = None
     scopes: frozenset[str] | None = None
+    has_key: bool = False
 
 
 class NotThere(Exception):
@@ -59,6 +60,7 @@ class Identity:
     role: Role | None
     tenants: Mapping[str, Role] = field(default_factory=dict)
     scopes: frozenset[str] | None = None
+    has_key: bool = False
 
     def acting(self, tenant: str | None) -> Principal:
         """Who they are where they ask for `tenant`; without one, for all that they may.
@@ -68,7 +70,7 @@ class Identity:
         if tenant is not None:
             return self._in(tenant)
         if self.role is not None:
-            return Principal(self.id, self.name, self.role, None, self.scopes)
+            return self._as(self.role, None)
         if len(self.tenants) == 1:
             return self._in(next(iter(self.tenants)))
         if self.tenants:
@@ -79,7 +81,10 @@ class Identity:
         roles = [role for role in (self.role, self.tenants.get(tenant)) if role is not None]
         if not roles:
             raise NotThere(f"{self.name} does not belong to tenant {tenant}")
-        return Principal(self.id, self.name, max(roles), tenant, self.scopes)
+        return self._as(max(roles), tenant)
+
+    def _as(self, role: Role, tenant: str | None) -> Principal:
+        return Principal(self.id, self.name, role, tenant, self.scopes, self.has_key)
 
     def limited(
         self, role: Role | None, tenant: str | None, scopes: frozenset[str] | None
@@ -92,7 +97,7 @@ class Identity:
         if tenant is None:
             everywhere = None if self.role is None else least(self.role)
             tenants = {name: least(of) for name, of in self.tenants.items()}
-            return Identity(self.id, self.name, everywhere, tenants, scopes)
+            return Identity(self.id, self.name, everywhere, tenants, scopes, has_key=True)
         there = [of for of in (self.role, self.tenants.get(tenant)) if of is not None]
         tenants = {tenant: least(max(there))} if there else {}
-        return Identity(self.id, self.name, None, tenants, scopes)
+        return Identity(self.id, self.name, None, tenants, scopes, has_key=True)

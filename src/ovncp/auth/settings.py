@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from ovncp.auth.principal import Role
 from ovncp.cluster.rates import Limit
+from ovncp.cluster.settings import SettingsError
 
 SQLITE = "sqlite:///"
 _SCHEMES = ("postgresql://", "postgres://")
 _USER_LIMIT = Limit(120_000, 60.0)
 _ADDRESS_LIMIT = Limit(240_000, 60.0)
 _LOGIN_LIMIT = Limit(10, 300.0)
-
-
-class SettingsError(ValueError):
-    """A setting makes no sense; the text shows no secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +57,34 @@ def postgres_url(host: str, port: int, database: str, user: str, password: str) 
     """The URL of one server."""
     credentials = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     return f"postgresql://{credentials}@{host}:{port}/{quote(database, safe='')}"
+
+
+def roles_by_group(texts: Iterable[str]) -> dict[str, Role]:
+    """What GROUP=ROLE says, of each text.  Raises SettingsError."""
+    return {group: _role(role, group) for group, role in map(_pair, texts)}
+
+
+def tenants_by_group(texts: Iterable[str]) -> dict[str, tuple[str, Role]]:
+    """What GROUP=TENANT:ROLE says, of each text.  Raises SettingsError."""
+    found = {}
+    for group, what in map(_pair, texts):
+        tenant, _, role = what.partition(":")
+        found[group] = tenant, _role(role, group)
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    group, equals, what = text.rpartition("=")
+    if not equals:
+        raise SettingsError(f"{text!r} is not GROUP=ROLE or GROUP=TENANT:ROLE")
+    return group, what
+
+
+def _role(name: str, group: str) -> Role:
+    try:
+        return Role.named(name)
+    except KeyError as error:
+        raise SettingsError(f"the role of group {group} is admin, operator or viewer") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -17,20 +18,33 @@ import uvloop
 from ovncp import __version__
 from ovncp.api import app, events
 from ovncp.api.platform import Platform
+from ovncp.auth.accounts import Accounts
+from ovncp.auth.settings import (
+    AuthSettings,
+    DatabaseSettings,
+    OidcSettings,
+    postgres_url,
+    roles_by_group,
+    tenants_by_group,
+)
 from ovncp.cli import config, options
-from ovncp.cli.config import Config, ConfigError, Loaded
+from ovncp.cli.config import Config, ConfigError, DatabaseServer, Loaded
 from ovncp.cli.connect import connector
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.cluster.node import Node, open_node
+from ovncp.cluster.rates import Limit
 from ovncp.cluster.settings import ClusterSettings, RedisSettings, SettingsError
 from ovncp.ops.refusal import Refusal
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
 from ovncp.ovn.session import Endpoint
+from ovncp.ovn.tracer import Tracer
 from ovncp.ovn.writer import Grouping
 from ovncp.server.tls import TlsFiles
 
 PROGRAM = "ovncp api"
+USUAL_ACCOUNTS = "sqlite:///var/accounts.db"
+"""Where accounts are, if nothing is said."""
 
 FILE_OPTION = Option("config", Argument.REQUIRED, "", "FILE", "the configuration (config.yaml)")
 FLAGS = tuple(
@@ -40,8 +54,10 @@ FLAGS = tuple(
 )
 TABLE = (FILE_OPTION, *FLAGS, options.GENERAL_OPTIONS[0])
 
+_LOCAL = ("127.0.0.1", "::1", "localhost")
 _YOUNG_OBJECTS = 100_000
 _NEVER = 1 << 30
+_MOST_TRACES = 4
 _DRAINING_SECONDS = 10.0
 _LEAVING_SECONDS = 30
 
@@ -126,6 +142,62 @@ def redis_settings(given: Config) -> RedisSettings:
     return settings.with_url(redis.url) if redis.url else settings
 
 
+def account_settings(given: Config) -> AuthSettings | None:
+    """Where accounts are; None if everybody may do everything. Raises its SettingsError."""
+    database, auth = given.database, given.auth
+    has_database = bool(database.url or database.primary.host)
+    is_local = given.server.host in _LOCAL
+    if auth.mode == "open" or (auth.mode == "auto" and is_local and not has_database):
+        if not is_local:
+            raise SettingsError("auth.mode open is for a node that listens on 127.0.0.1 alone")
+        return None
+    return AuthSettings(
+        database_settings(given),
+        session_s=auth.session_ttl,
+        oidc=oidc_settings(given),
+        user_limit=Limit(auth.requests_per_minute, 60.0),
+        address_limit=Limit(auth.address_requests_per_minute, 60.0),
+        login_limit=Limit(auth.failed_logins, 300.0),
+        audit_kept_s=auth.audit_retention,
+    )
+
+
+def database_settings(given: Config) -> DatabaseSettings:
+    """The database of accounts. Raises its SettingsError."""
+    database = given.database
+    primary = database.url or (_url_of(database.primary) if database.primary.host else "")
+    return DatabaseSettings(
+        primary or USUAL_ACCOUNTS,
+        tuple(map(_url_of, database.replicas)),
+        database.max_open_connections,
+        database.max_idle_connections,
+        database.connection_max_lifetime,
+    )
+
+
+def _url_of(server: DatabaseServer) -> str:
+    return postgres_url(server.host, server.port, server.database, server.user, server.password)
+
+
+def oidc_settings(given: Config) -> OidcSettings | None:
+    """The OpenID Connect provider, if there is one. Raises its SettingsError."""
+    oidc = given.auth.oidc
+    if not oidc.issuer:
+        return None
+    return OidcSettings(
+        oidc.issuer,
+        oidc.client_id,
+        oidc.client_secret,
+        oidc.name_claim,
+        oidc.groups_claim,
+        roles_by_group(oidc.roles),
+        tenants_by_group(oidc.tenants),
+        oidc.redirect_url,
+        oidc.audience,
+        oidc.ca_cert,
+    )
+
+
 def endpoints(given: Config, targets: Sequence[str]) -> list[Endpoint]:
     """What connects to each of `targets`. Raises Refusal."""
     ovn = given.ovn
@@ -137,9 +209,21 @@ def endpoints(given: Config, targets: Sequence[str]) -> list[Endpoint]:
     return [Endpoint(target, connector(target, files)) for target in targets]
 
 
+def tracer(given: Config) -> Tracer:
+    """What runs ovn-trace, with connections that are left besides those of the replicas."""
+    ovn = given.ovn
+    files = {"--private-key": ovn.private_key, "--certificate": ovn.certificate}
+    given_files = [f"{name}={file}" for name, file in files.items() if file]
+    if ovn.ca_cert:
+        given_files.append(f"--ca-cert={ovn.ca_cert}")
+    n_at_once = max(1, min(_MOST_TRACES, ovn.max_connections - 2))
+    return Tracer(ovn.southbound.endpoints, given_files, n_at_once, ovn.connection_timeout)
+
+
 def check(given: Config) -> None:
     """See that the parts can be made of the configuration. Raises SettingsError, Refusal."""
     cluster_settings(given)
+    account_settings(given)
     for side in (given.ovn.northbound, given.ovn.southbound):
         endpoints(given, side.endpoints)
 
@@ -154,7 +238,12 @@ def open_platform(given: Config) -> Platform:
     }
     node = open_node(cluster_settings(given), __version__)
     grouping = Grouping(batch.batch_size, batch.batch_timeout, batch.max_concurrent)
-    return Platform.of(replicas, node, grouping)
+    platform = Platform.of(replicas, node, grouping)
+    platform.tracer = tracer(given)
+    accounts = account_settings(given)
+    if accounts is not None:
+        platform.admit(Accounts(accounts, node, partial(print, flush=True)))
+    return platform
 
 
 class _Server(uvicorn.Server):

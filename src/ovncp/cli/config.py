@@ -265,6 +265,45 @@ class BatchSection:
 
 
 @dataclass(frozen=True)
+class OidcSection:
+    """An OpenID Connect provider whose users may log in."""
+
+    issuer: str = setting(as_text, "", "its URL; none if empty", env="OIDC_ISSUER")
+    client_id: str = setting(as_text, "", "what we are called there", env="OIDC_CLIENT_ID")
+    client_secret: str = setting(
+        as_text, "", "what we show there", env="OIDC_CLIENT_SECRET", secret=True
+    )
+    audience: str = setting(as_text, "", "whom access tokens are for; client_id if empty")
+    redirect_url: str = setting(
+        as_text, "", "https://HOST/api/v1/login/oidc/callback, if browsers are to log in"
+    )
+    name_claim: str = setting(as_text, "preferred_username", "the claim with the user's name")
+    groups_claim: str = setting(as_text, "groups", "the claim with the user's groups")
+    roles: tuple[str, ...] = setting(as_list, (), "GROUP=ROLE, a role over everything")
+    tenants: tuple[str, ...] = setting(as_list, (), "GROUP=TENANT:ROLE, a role in a tenant")
+    ca_cert: str = setting(as_text, "", "a file with authorities for its certificate")
+
+
+@dataclass(frozen=True)
+class AuthSection:
+    """Who may do what."""
+
+    mode: str = setting(
+        as_one_of("auto", "users", "open"),
+        "auto",
+        "users: who has an account; open: everybody on this machine; auto: open if the node listens"
+        " on this machine alone and no database is given",
+        env="AUTH_MODE",
+    )
+    session_ttl: float = setting(as_seconds, 43200.0, "until a login is over")
+    requests_per_minute: int = setting(as_number, 120_000, "of one user, over all nodes")
+    address_requests_per_minute: int = setting(as_number, 240_000, "from one address")
+    failed_logins: int = setting(as_number, 10, "of one user from one address, in five minutes")
+    audit_retention: float = setting(as_seconds, 31_536_000.0, "until a record is removed")
+    oidc: OidcSection = section(OidcSection)
+
+
+@dataclass(frozen=True)
 class Config:
     """A node's configuration."""
 
@@ -276,6 +315,7 @@ class Config:
     cache: CacheSection = section(CacheSection)
     session: SessionSection = section(SessionSection)
     batch_processor: BatchSection = section(BatchSection)
+    auth: AuthSection = section(AuthSection)
 
 
 class Setting(NamedTuple):

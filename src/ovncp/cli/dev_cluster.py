@@ -129,9 +129,10 @@ def main(argv: Sequence[str]) -> int:
             print(usage(), end="")
             return 0
         settings = settings_of(parsed, os.environ)
-        engine = engine_of(settings)
-        lock = check(settings)
+        lock = preflight.take_directory(settings.data_dir)
         try:
+            engine = engine_of(settings)
+            check(settings)
             asyncio.run(DevCluster(settings, engine, find("ovn-northd")).run())
         finally:
             os.close(lock)
@@ -141,14 +142,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def check(settings: Settings) -> int:
-    """See that nothing stands in the way; the data directory's lock. Raises Refused."""
-    lock = preflight.take_directory(settings.data_dir)
+def check(settings: Settings) -> None:
+    """See that no port is taken, and note for the next time what was settled. Raises Refused."""
     for port in settings.ports:
         preflight.check_port_is_free(port, "--port")
     (settings.data_dir / "port").write_text(f"{settings.port}\n")
     (settings.data_dir / "engine").write_text(f"{settings.engine}\n")
-    return lock
 
 
 def engine_of(settings: Settings) -> DevEngine:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from ovncp.cluster.base import ClusterError, StreamId, Unavailable
 from ovncp.cluster.feed import Event, Feed, Listener
 from ovncp.cluster.leadership import Leadership
+from ovncp.cluster.lease import Lease
 from ovncp.cluster.mail import Body, Mail
 from ovncp.cluster.pending import Change
 
@@ -68,6 +69,18 @@ class Coverage(Listener):
         except Unavailable as error:
             _logger.info("the leader cannot be asked for a mark: %s", error)
 
+    async def lead(self, lease: Lease) -> None:
+        """Append what is to be appended: work of the leader, as `Feed.lead`.
+
+        The first is a mark, so that there is an id before the first event of a new stream.
+        """
+        self._offer_mark()
+        await self._feed.lead(lease)
+
+    def _offer_mark(self) -> None:
+        mark = f"{self._node_id}/{secrets.token_hex(8)}"
+        self._feed.offer([Change(MARK, mark, b"")])
+
     def hear(self, events: Sequence[Event]) -> None:
         """See `Listener.hear`."""
         for event in events:
@@ -75,7 +88,9 @@ class Coverage(Listener):
                 self._feed.has_seen_all = True
 
     def miss(self, position: StreamId) -> None:
-        """See `Listener.miss`: a mark that was lost is asked for again."""
+        """See `Listener.miss`: whoever leads finds out, by a mark, that it has to begin anew."""
+        if self._leadership.is_leader:
+            self._offer_mark()
 
     def _asked(self, body: Body) -> None:
         task = asyncio.create_task(self._mark(body["mark"]))

@@ -95,11 +95,6 @@ class Feed:
         return len(self._pending)
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the store could be asked for the position yet."""
-        return self._reader is not None
-
-    @property
     def position(self) -> StreamId:
         """The id of the last event that listeners heard."""
         return self._reader.position if self._reader else ZERO

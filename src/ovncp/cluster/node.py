@@ -68,7 +68,7 @@ class Node:
         self.coverage = Coverage(self.feed, self.leadership, self.mail, settings.node_id)
         self.rates = Rates(store)
         self.leadership.add(_SWEEP, self.sessions.clean)
-        self.leadership.add(_FEED, self.feed.lead)
+        self.leadership.add(_FEED, self.coverage.lead)
         self.mail.on(_DRAIN, self._drain_as_asked)
         self._tasks: list[asyncio.Task[None]] = []
 

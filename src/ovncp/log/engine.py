@@ -368,11 +368,11 @@ class EngineLog(Log, Generic[C]):
     # Reading.
 
     async def read(self, from_index: int) -> AsyncIterator[list[Entry]]:
-        end = 0
+        end = math.inf  # and what comes later is not waited for
         limit = _FIRST_PAGE
-        while True:
+        while from_index < end:
             page = await self._next_page(from_index, limit)
-            end = end or page.head.next_index
+            end = min(end, page.head.next_index)
             if from_index <= page.base:
                 raise Compacted(f"{self.name}: entry {from_index} is part of the snapshot")
             if from_index >= end:

@@ -8,8 +8,8 @@ is where the head was.  The primary key, a batch's first index, says the same on
 
 A batch over 1 MiB is staged in pieces, and its row has their name.
 
-Followers are woken by `LISTEN`; they read what there is, so that a lost notification costs a
-moment and nothing else, and a false one neither.
+Followers are woken by `LISTEN`; they read what there is, so that a notification that is lost, or
+not true, costs a moment and nothing else.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from ovncp.log.timed_lease import TimedLease
 
 _DELETED_AT_ONCE = 1000
 
-# The leases are locked, so that nobody has one while a change is made that another one's guards.
+# The guards are locked until the change is made, so that none goes to another holder in between.
 _APPEND = """
     WITH moved AS (
         UPDATE ovncp.head SET next_index = $4, version = version + 1
@@ -91,15 +91,17 @@ _FATE = """
         (SELECT writer FROM ovncp.batch WHERE database = $1 AND index = $2)
     FROM ovncp.head JOIN ovncp.snapshot USING (database) WHERE database = $1
 """
-# From the batch on that has the first index.
+# From the batch on that has the first index, which is not looked for by max(): that may be planned as
+# a scan of all, if the table is empty when it is.
 _PAGE = """
     SELECT snapshot.index AS base, head.next_index, version, batch.*
     FROM ovncp.head JOIN ovncp.snapshot USING (database)
     LEFT JOIN LATERAL (
         SELECT index, writer, data, stage, n_pieces FROM ovncp.batch
-        WHERE database = $1 AND next_index > $2 AND index >= coalesce(
-            (SELECT max(index) FROM ovncp.batch WHERE database = $1 AND index <= $2), $2
-        )
+        WHERE database = $1 AND next_index > $2 AND index >= coalesce((
+            SELECT index FROM ovncp.batch WHERE database = $1 AND index <= $2
+            ORDER BY index DESC LIMIT 1
+        ), $2)
         ORDER BY index LIMIT $3
     ) AS batch ON true
     WHERE head.database = $1
@@ -429,7 +431,7 @@ class PostgresLog(EngineLog[PostgresChange]):
         except (ValueError, TypeError, IndexError):
             return None  # Whoever may connect may notify, of anything.
         is_own = details == [self.writer]
-        return None if database != self._database or is_own else (what, version)
+        return None if database != self._database or is_own else (str(what), version)
 
     async def ask_for_turn(self) -> None:
         notification = orjson.dumps([TURN, self._database, self.writer]).decode()

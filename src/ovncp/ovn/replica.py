@@ -56,7 +56,7 @@ class Replica:
         self._changed = asyncio.Event()
         # The monitor of now, and whether its rows are here.
         self._monitor_id: list[Any] | None = None
-        self._schema_text: str | None = None
+        self._schema: Any = None
         self._n_monitors = 0
         self._is_synchronized = False
         self._last_id = ZERO_UUID
@@ -131,18 +131,19 @@ class Replica:
 
     def found(self, schema: str) -> None:
         """See `Follower.found`."""
-        if self._monitor_id is None or self._schema_text != schema:
-            self._follow(schema)
-
-    def _follow(self, schema_text: str) -> None:
-        """Monitor all of the database, from where we are if the server has not another schema."""
         try:
-            schema = DatabaseSchema.from_json(orjson.loads(schema_text))
+            json = DatabaseSchema.from_json(orjson.loads(schema)).to_json()
         except (OvsdbError, ValueError) as error:
             self.session.leave(f"the schema of {self.name} is not valid ({error})")
             return
-        is_same = self.is_filled and schema.to_json() == self.database.schema.to_json()
-        self._schema_text = schema_text
+        if self._monitor_id is None or self._schema != json:
+            self._follow(json)
+
+    def _follow(self, json: Any) -> None:
+        """Monitor all of the database, from where we are if the server has not another schema."""
+        schema = DatabaseSchema.from_json(json)
+        is_same = self.is_filled and json == self.database.schema.to_json()
+        self._schema = json
         self._n_monitors += 1
         self._monitor_id = [self.name, self._n_monitors]
         requests: dict[str, Any] = {name: [{}] for name in schema.tables}
@@ -221,13 +222,15 @@ class Replica:
             self._update(params[2], params[1])
         elif method == "monitor_canceled":
             self._unfollow()
-            # If the schema is another one now, we are told before this is answered.
-            self.session.request("echo", [], self._follow_again)
+            # The schema is another one, most likely, which C's server shows in `_Server` late.
+            self.session.request("get_schema", [self.name], self._follow_again)
         return None
 
     def _follow_again(self, result: Any, error: Any) -> None:
-        if self._monitor_id is None and self._schema_text is not None:
-            self._follow(self._schema_text)
+        if error is not None:
+            self.session.leave(f"{self.name} is there no more ({error})")
+        elif self._monitor_id is None:
+            self._follow(DatabaseSchema.from_json(result).to_json())
 
     def _update(self, updates: Any, last_id: str) -> bool:
         """Take the server's next transaction; whether it fits what is here."""

@@ -15,9 +15,10 @@ from sqlalchemy import text
 from engines import Postgres
 from ovncp.auth import database as module
 from ovncp.auth.database import Database, DatabaseUnavailable, DatabaseUnusable, OutcomeUnknown
-from ovncp.auth.settings import DatabaseSettings, SettingsError, postgres_url
+from ovncp.auth.settings import DatabaseSettings, postgres_url
 from ovncp.auth.trail import Trail, Wanted
 from ovncp.cluster.background import end
+from ovncp.cluster.settings import SettingsError
 from ovncp.log.contract.wire import Wire
 
 

@@ -12,7 +12,8 @@ import pytest
 from oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
 from ovncp.auth.oidc import Attempt, BadToken, Provider, ProviderUnavailable
 from ovncp.auth.principal import Identity, Role
-from ovncp.auth.settings import OidcSettings, SettingsError
+from ovncp.auth.settings import OidcSettings, roles_by_group, tenants_by_group
+from ovncp.cluster.settings import SettingsError
 
 CALLBACK = "http://127.0.0.1:9/callback"
 
@@ -176,4 +177,11 @@ def test_settings_that_make_no_sense_are_refused():
     for issuer, client in (("http://example.org", "x"), ("https://example.org", "")):
         with pytest.raises(SettingsError):
             OidcSettings(issuer, client)
+    for text in ("group", "group=king", "=x:admin:"):
+        with pytest.raises(SettingsError):
+            roles_by_group([text])
+        with pytest.raises(SettingsError):
+            tenants_by_group([text])
+    assert roles_by_group(["a=b=admin"]) == {"a=b": Role.ADMIN}
+    assert tenants_by_group(["g=t:viewer"]) == {"g": ("t", Role.VIEWER)}
     assert "hush" not in repr(OidcSettings("https://example.org", "x", "hush"))

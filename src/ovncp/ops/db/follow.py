@@ -58,7 +58,7 @@ async def follow(source: str, url: str, ending: asyncio.Event, say: Say, caller:
         await following.close()
     say(f"{target.name}: complete as of entry {copy.index:,}; comparing")
     state = await server_dump.fetch(place, caller)
-    state.notes.append(f"with {copy.n_entries:,} transactions that came meanwhile")
+    state.notes.append(f"entries that came meanwhile: {copy.n_entries:,}")
     comparison = await read_back(state, target, caller, copy.index)
     return Moved(_VERB, place, target, state, 0, comparison)
 
@@ -201,7 +201,8 @@ class _Following:
         return standing
 
     async def _newest_index(self) -> int:
-        async with server_dump.sessions(self._source, self._caller.connect) as found:
+        connect = self._caller.connect
+        async with server_dump.sessions(self._source, connect, _LAST_PATIENCE_S) as found:
             return max([(await session.standing()).index for session in found])
 
 

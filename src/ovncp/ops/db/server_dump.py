@@ -5,6 +5,7 @@ at one moment. Only what is stored is asked for: ephemeral columns are the serve
 it ends. Of several servers, the members of a cluster, the one that leads is asked.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ovncp.ovsdb.transaction import Transaction
 
 _SERVER = "_Server"
 _ROWS_AT_ONCE = 1000
+_CONNECT_S = 3.0
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -67,27 +70,42 @@ class Session:
 
 
 @asynccontextmanager
-async def sessions(place: Place, connect: Callable[[str], Connect]) -> AsyncIterator[list[Session]]:
-    """Sessions with those of the servers at `place` that are there. Raises Refusal, OSError."""
-    found: list[Session] = []
-    problems: list[Exception] = []
+async def sessions(
+    place: Place, connect: Callable[[str], Connect], patience_s: float = _PATIENCE_S
+) -> AsyncIterator[list[Session]]:
+    """Sessions with those of the servers at `place` that answer within so many seconds.
+
+    Raises Refusal, OSError.
+    """
+    clients = {remote: Client(connect(remote)) for remote in place.location.split(",")}
+    opening = [_open(clients[remote], remote, place, patience_s) for remote in clients]
+    tried = await asyncio.gather(*opening, return_exceptions=True)
+    found = [each for each in tried if isinstance(each, Session)]
+    problems = [each for each in tried if isinstance(each, BaseException)]
     try:
-        for remote in place.location.split(","):
-            client = Client(connect(remote))
-            try:
-                await client.open()
-                found.append(await _session(client, remote, place))
-            except (Refusal, OSError) as error:
-                client.close()
-                problems.append(error)
-        if not found and len(problems) == 1:
-            raise problems[0]
+        for problem in problems:
+            if not isinstance(problem, Refusal | OSError) or len(tried) == 1:
+                raise problem
         if not found:
             raise Refusal(f"{place.name}: {'; '.join(map(str, problems))}")
         yield found
     finally:
         for session in found:
             session.client.close()
+
+
+async def _open(client: Client, remote: str, place: Place, patience_s: float) -> Session:
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            await client.open()
+        async with asyncio.timeout(patience_s):
+            return await _session(client, remote, place)
+    except TimeoutError as error:
+        client.close()
+        raise Refusal(f"{remote}: no answer") from error
+    except BaseException:
+        client.close()
+        raise
 
 
 async def _session(client: Client, remote: str, place: Place) -> Session:

@@ -1,0 +1,49 @@
+"""The audit trail, for administrators of everything or of a tenant: `/audit`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
+
+from ovncp.api.administration import Body, Visit, shown, visiting
+from ovncp.api.location import PREFIX
+from ovncp.auth.trail import Wanted
+
+router = APIRouter(prefix=PREFIX, tags=["audit"])
+
+_MOST = 1000
+
+
+class Asked(Body):
+    """Which records; all of them if nothing is said."""
+
+    tenant: str | None = None
+    principal: str | None = Field(None, description="The name of who did it.")
+    resource: str | None = None
+    target: str | None = Field(None, description="The uuid or name of what was changed.")
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = Field(
+        None, ge=1, le=2**63 - 1, description="Those older than the record of this id."
+    )
+    limit: int = Field(100, ge=1, le=_MOST)
+
+
+@router.get("/audit", summary="Read the audit trail")
+async def read_trail(
+    asked: Annotated[Asked, Query()], visit: Annotated[Visit, Depends(visiting("audit"))]
+) -> dict[str, Any]:
+    """What was changed, the latest first; `next` is `before` of the following page."""
+    given = asked.model_dump(exclude={"limit"})
+    for name in ("since", "until"):
+        if given[name] is not None:
+            given[name] = given[name].astimezone()
+    if visit.principal.tenant is not None:
+        given["tenant"] = visit.principal.tenant
+    records = await visit.accounts.trail.read(Wanted(**given), asked.limit)
+    following = records[-1]["id"] if len(records) == asked.limit else None
+    return {"items": [shown(record) for record in records], "next": following}

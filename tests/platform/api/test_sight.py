@@ -1,0 +1,139 @@
+"""Who has written sees it on whichever node is asked next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from api_in_process import platform
+from ovncp.api.platform import Platform
+from ovncp.api.problem import Problem
+from ovncp.cluster.base import Unavailable
+from ovncp.cluster.memory import Memory
+from ovncp.ovn.draft import Draft
+from ovncp.ovn.resources import BY_NAME
+from ovncp.ovn.session import SessionLost
+from ovncp.ovn.tenancy import View
+from ovncp.ovn.write import CREATE, Write, put
+from platform_node import SCHEMAS, databases
+from servers import Server, relay_of
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def write(node: Platform, who: str, name: str) -> None:
+    draft = Draft(node.nb, View(node.nb, node.sb, None))
+    put(Write(CREATE, BY_NAME["switches"], fields={"name": name}), draft)
+    await node.writer.write(draft)
+    await node.sight.wrote(who)
+
+
+def sees(node: Platform, name: str) -> bool:
+    rows = node.nb.rows["Logical_Switch"]
+    return any(True for _ in rows.where(rows.table.columns["name"], "==", name))
+
+
+def deaf(node: Platform, seconds: float) -> None:
+    """Have the node hear what the server says only after a while."""
+    session = node.nb.session
+    hear, loop = session.received, asyncio.get_running_loop()
+
+    def later(events: Any) -> None:
+        heard = list(events)
+        loop.call_later(seconds, hear, heard)
+
+    session.received = later  # type: ignore[method-assign]
+
+
+async def test_it_is_seen_on_a_node_that_lags(server: Server, stack: AsyncExitStack) -> None:
+    memory = Memory()
+    a = await stack.enter_async_context(platform(server, memory=memory, name="a"))
+    b = await stack.enter_async_context(platform(server, memory=memory, name="b"))
+    deaf(b, 0.1)
+    for number in range(3):
+        await write(a, "alice", f"lag-{number}")
+        await b.sight.catch_up("bob")
+        assert not sees(b, f"lag-{number}")
+        await b.sight.catch_up("alice")
+        assert sees(b, f"lag-{number}")
+
+
+async def test_nothing_is_asked_where_it_is_seen_already(
+    server: Server, stack: AsyncExitStack
+) -> None:
+    memory = Memory()
+    a = await stack.enter_async_context(platform(server, memory=memory, name="a"))
+    b = await stack.enter_async_context(platform(server, memory=memory, name="b"))
+    asked = 0
+
+    async def transact(operations: Any) -> Any:
+        nonlocal asked
+        asked += 1
+
+    await write(a, "alice", "known")
+    await b.sight.catch_up("alice")
+    b.nb.transact = transact  # type: ignore[method-assign, assignment]
+    await b.sight.catch_up("alice")
+    await b.sight.catch_up("bob")
+    a.nb.transact = transact  # type: ignore[method-assign, assignment]
+    await a.sight.catch_up("alice")
+    assert asked == 0
+
+
+async def test_without_what_nodes_share_the_server_is_asked(
+    server: Server, stack: AsyncExitStack
+) -> None:
+    memory = Memory()
+    a = await stack.enter_async_context(platform(server, memory=memory, name="a"))
+    b = await stack.enter_async_context(platform(server, memory=memory, name="b"))
+
+    async def fail(*_: Any) -> Any:
+        raise Unavailable("it is away")
+
+    a.node.store.put = fail  # type: ignore[method-assign]
+    b.node.store.get = fail  # type: ignore[method-assign]
+    deaf(b, 0.1)
+    await write(a, "alice", "alone")
+    await b.sight.catch_up("alice")
+    assert sees(b, "alone")
+
+
+async def test_who_cannot_see_it_says_so(server: Server, stack: AsyncExitStack) -> None:
+    memory = Memory()
+    a = await stack.enter_async_context(platform(server, memory=memory, name="a"))
+    b = await stack.enter_async_context(platform(server, memory=memory, name="b", patience=0.2))
+    await write(a, "alice", "cut off")
+    b.nb._unfollow()  # as when the connection is lost
+    b.nb._ids.clear()
+    with pytest.raises((SessionLost, Problem)):
+        await b.sight.catch_up("alice")
+
+
+async def test_it_is_seen_through_a_relay(stack: AsyncExitStack) -> None:
+    """Its server tells it later than the source does, by the same id."""
+    with databases("ovncp") as source:
+        relay = relay_of("ovncp", source, databases=list(SCHEMAS))
+        stack.callback(relay.close)
+        memory = Memory()
+        a = await stack.enter_async_context(platform(source, memory=memory, name="a"))
+        b = await stack.enter_async_context(platform(relay, memory=memory, name="b"))
+        os.kill(relay.pid, signal.SIGSTOP)
+        try:
+            await write(a, "alice", "relayed")
+            looking = asyncio.create_task(b.sight.catch_up("alice"))
+            await asyncio.sleep(0.1)
+            assert not sees(b, "relayed") and not looking.done()
+        finally:
+            os.kill(relay.pid, signal.SIGCONT)
+        await looking
+        assert sees(b, "relayed")
