@@ -192,6 +192,13 @@ class Watcher(Session):
             self._last_id = params[1]
             self._take(params[2])
 
+    def wait_for(self, names: list[str]) -> None:
+        """Return when it has seen the rows of these names, and no others."""
+        deadline = time.monotonic() + PATIENCE_S
+        while sorted(self.rows.values()) != names:
+            assert time.monotonic() < deadline, f"{len(self.rows)} rows seen, of {len(names)}"
+            time.sleep(0.02)
+
     def _take(self, updates: dict[str, Any]) -> None:
         for uuid, update in updates.get("Row", {}).items():
             assert update.keys() <= {"initial", "insert"}, update
@@ -343,12 +350,18 @@ class Move:
         self.pauses = [writer.pause(start, end) for writer in self.writers]
 
     def check(self) -> None:
-        """See that all that any client was told of is there, once, at every new server."""
+        """See that all that any client was told of is there, once, at every new server.
+
+        The writers are ended first, and the watchers when they have seen all.
+        """
+        for writer in self.writers:
+            writer.end()
         for server in self.servers:
             check_content(server.client(timeout=PATIENCE_S), self.writers, self.n_rows)
         names = sorted(_names(self.servers[0].client(timeout=PATIENCE_S)))
         for watcher in self.watchers:
-            assert sorted(watcher.rows.values()) == names
+            watcher.wait_for(names)
+            watcher.end()
 
 
 def check_result(importing: Import) -> None:

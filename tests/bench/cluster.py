@@ -257,7 +257,6 @@ def moves(name: str, share: float) -> list[Row]:
             move.start_servers()
             move.wait_for_answers()
             move.switch(importing, compare_first=compare_first)
-            move.end_clients()
             move.check()
         rows.append((name, when, f"{n_rows:,}", *shown(move.pauses, ".2f")))
     return rows

@@ -60,7 +60,6 @@ def move_clients(engine: EtcdCluster | Postgres, writer: type[Writer]) -> None:
         move.start_servers()
         move.wait_for_answers()
         move.switch(importing)
-        move.end_clients()
         move.check()
         assert all(client.address in move.new for client in move.clients)
 

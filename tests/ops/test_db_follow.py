@@ -171,6 +171,20 @@ def test_what_is_still_written_after_the_end_is_found(etcd: EtcdCluster) -> None
     assert late and set(late) <= set(writer.stored)
 
 
+def test_a_cluster_with_clients_is_not_at_its_end(cluster: CCluster, etcd: EtcdCluster) -> None:
+    _, host, port = cluster.endpoints[cluster.wait_for_leader()].split(":")
+    writer = Writer("writer", [(host, int(port))])
+    with Import(cluster.remote, new_url(etcd)) as importing:
+        importing.wait_for("following")
+        writer.start()
+        writer.wait_for(20)
+        importing.end()
+        status, output, complaint = importing.result()
+        writer.end()
+    assert status == 2 and "complete" not in output
+    assert "somebody still writes to it" in complaint
+
+
 def test_the_schema_is_converted_meanwhile(db: Command, etcd: EtcdCluster) -> None:
     schema = db.directory / "new.ovsschema"
     schema.write_text(json.dumps(SCHEMA | {"version": "2.0.0"}))

@@ -91,8 +91,8 @@ _FATE = """
         (SELECT writer FROM ovncp.batch WHERE database = $1 AND index = $2)
     FROM ovncp.head JOIN ovncp.snapshot USING (database) WHERE database = $1
 """
-# From the batch on that has the first index, which is not looked for by max(): that may be planned as
-# a scan of all, if the table is empty when it is.
+# From the batch on that has the first index, which is not looked for by max(): that may be planned
+# as a scan of all, if the table is empty when it is.
 _PAGE = """
     SELECT snapshot.index AS base, head.next_index, version, batch.*
     FROM ovncp.head JOIN ovncp.snapshot USING (database)

@@ -34,8 +34,10 @@ _LAST_PATIENCE_S = 5.0
 _PAUSE_S = 0.5
 _PROBE_S = 5.0
 _MOMENT_S = 0.02
+_REST_S = 0.1
 _MOST_AT_ONCE = 500
 _VERB = "imported"
+_NOT_ALL = "; the log may not have all of it"
 
 # What the source tells, what went wrong, or None at the end of it all.
 Events = asyncio.Queue[Notification | Exception | None]
@@ -61,6 +63,10 @@ async def follow(source: str, url: str, ending: asyncio.Event, say: Say, caller:
     state.notes.append(f"entries that came meanwhile: {copy.n_entries:,}")
     comparison = await read_back(state, target, caller, copy.index)
     return Moved(_VERB, place, target, state, 0, comparison)
+
+
+class _StillUsed(Refusal):
+    """The end is asked for, and there is none."""
 
 
 class _Following:
@@ -89,12 +95,12 @@ class _Following:
             try:
                 return await self._follow()
             except (Refusal, OSError) as error:
-                if self._copy is None:
+                if self._copy is None or isinstance(error, _StillUsed):
                     raise
                 problem = f"{self._source.name}: {error}"
                 patience_s = _LAST_PATIENCE_S if self._ending.is_set() else _PATIENCE_S
                 if time.monotonic() > self._answered_s + patience_s:
-                    raise Refusal(f"{problem}; the log may not have all of it") from error
+                    raise Refusal(f"{problem}{_NOT_ALL}") from error
                 self._caller.progress(f"{problem}; trying again")
             await asyncio.sleep(_PAUSE_S)
 
@@ -174,15 +180,28 @@ class _Following:
         try:
             while not await self._is_ending():
                 await self._standing(session)
-            goal = await self._newest_index()
             async with asyncio.timeout(_PATIENCE_S):
-                while (await self._standing(session)).index < goal:
-                    await asyncio.sleep(_MOMENT_S)
+                await self._wait_for_all(session)
             events.put_nowait(None)
         except TimeoutError:
             events.put_nowait(Refusal(f"{session.remote} does not answer"))
         except (Refusal, OSError) as error:
             events.put_nowait(error)
+
+    async def _wait_for_all(self, session: Session) -> None:
+        """Return when the source has applied all that any of its servers has, and is at rest.
+
+        What its clients asked for just before they were sent away may still be on its way there.
+        """
+        deadline = time.monotonic() + _LAST_PATIENCE_S
+        goal: int | None = None
+        while (newest := await self._newest_index()) != goal:
+            if time.monotonic() > deadline:
+                raise _StillUsed(f"{self._source.name}: somebody still writes to it{_NOT_ALL}")
+            goal = newest
+            while (await self._standing(session)).index < goal:
+                await asyncio.sleep(_MOMENT_S)
+            await asyncio.sleep(_REST_S)
 
     async def _is_ending(self) -> bool:
         """Whether the end is asked for, within the time after which to see if the source lives."""
