@@ -48,3 +48,9 @@ def test_growth_is_drawn(picture: str, most: int, tmp_path: Path) -> None:
     points = json.loads(said)[picture]
     assert all(figure > 0 for kind in points for figure in points[kind][str(most)].values())
     assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_node_of_the_platform_is_measured() -> None:
+    figures = json.loads(said_by("tests.bench.api", "--quick", "--json"))
+    assert len(figures) >= 4
+    assert all(figure["value"] > 0 for figure in figures)

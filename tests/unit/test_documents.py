@@ -29,7 +29,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_modules_and_functions_exist(document: Path) -> None:
     text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
-    modules = re.findall(r"`(?:src/ovncp/)?((?:cli|log|ovsdb|ops|server|wire)/\w+\.py)`", text)
+    packages = "api|auth|cli|cluster|log|ovn|ovsdb|ops|server|wire"
+    modules = re.findall(rf"`(?:src/ovncp/)?((?:{packages})/\w+\.py)`", text)
     assert [path for path in modules if not (ROOT / "src" / "ovncp" / path).exists()] == []
     methods = re.findall(r"`([A-Z]\w+)\.(\w+)`", text)
     assert [method for method in methods if not is_method(*method)] == []

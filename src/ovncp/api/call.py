@@ -23,10 +23,14 @@ class Call:
 
 
 async def begin(request: Request) -> Call:
-    """The call that `request` is. Raises Problem, and SessionLost if there is no Northbound yet."""
+    """The call that `request` is, when all is here that who asks has written before.
+
+    Raises Problem, and SessionLost if there is no Northbound yet.
+    """
     platform: Platform = request.app.state.platform
-    await platform.nb.filled()
     principal = await access.principal_of(request)
+    await platform.nb.filled()
+    await platform.sight.catch_up(principal.id)
     address = request.client.host if request.client is not None else ""
     request_id = request.scope["request_id"]
     return Call(platform, principal, platform.view(principal), request, request_id, address)

@@ -54,7 +54,6 @@ async def _begin(request: Request, *, changes: bool) -> tuple[Call, Location]:
 async def read(request: Request) -> Response:
     """One row, or a page of rows."""
     call, location = await _begin(request, changes=False)
-    await call.platform.sight.catch_up(call.principal.id)
     if location.target is not None:
         return reading.one(call, location)
     return await reading.several(call, location)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 
 from ovncp.auth.credentials import Credentials
@@ -31,6 +31,7 @@ from ovncp.auth.trail import Trail
 from ovncp.auth.users import FIRST_NAME, User, Users
 from ovncp.cluster.background import end
 from ovncp.cluster.lease import Lease
+from ovncp.cluster.metrics import Family, family, labels
 from ovncp.cluster.node import Node
 
 _logger = logging.getLogger("ovncp.auth.accounts")
@@ -214,6 +215,30 @@ class Accounts:
             known = await self.tenants.quotas(tenant)
             self._quotas[tenant] = now + _KNOWN_S, known
         return known
+
+    def families(self) -> Iterable[Family]:
+        """Figures about the database of accounts."""
+        yield family(
+            "ovncp_database_connections_in_use",
+            "gauge",
+            "Connections to the servers of accounts that are in use.",
+            {labels(server=name): n for name, n in self.database.in_use().items()},
+        )
+        yield family(
+            "ovncp_database_connections_max",
+            "gauge",
+            "Connections to one of them at most.",
+            {
+                labels(server=name): self.settings.database.max_open
+                for name in self.database.in_use()
+            },
+        )
+        yield family(
+            "ovncp_audit_records_waiting",
+            "gauge",
+            "Records of the audit trail that wait for their database.",
+            self.trail.n_late,
+        )
 
     # Work of the leader
 

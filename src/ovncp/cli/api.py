@@ -287,6 +287,7 @@ async def _serve(given: Config) -> None:
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=_LEAVING_SECONDS,
+        forwarded_allow_ips=list(given.server.trusted_proxies),
     )
     host, port = listening.getsockname()[:2]
     print(f"listening on http://{host}:{port}", flush=True)

@@ -115,6 +115,9 @@ class ServerSection:
 
     host: str = setting(as_text, "127.0.0.1", "the address to listen on", flag="host")
     port: int = setting(as_port, 8080, "the port of the API", env="NODE_PORT", flag="port")
+    trusted_proxies: tuple[str, ...] = setting(
+        as_list, (), "addresses or networks whose X-Forwarded-For counts", env="TRUSTED_PROXIES"
+    )
     metrics_port: int = setting(as_port, 9090, "the port of /metrics", flag="metrics-port")
 
 

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from ovncp.ovn.draft import Unmet
 from ovncp.ovn.replica import Replica
+from ovncp.ovn.session import SessionLost
+from ovncp.ovn.writer import check
 
 T = TypeVar("T")
 
@@ -66,20 +68,20 @@ class Barrier:
     async def seen(self, level: str, seconds: float) -> bool:
         """Whether all that was committed before is seen at `level` within that time.
 
-        Raises SessionLost, and Unmet where there is nothing to count with.
+        It is not where that cannot be found out, since the database is out of reach.
         """
-        number = await self._counted.done()
         try:
             async with asyncio.timeout(seconds):
+                number = await self._counted.done()
                 while self._value(LEVELS[level]) < number:
                     await self._replica.changed()
-        except TimeoutError:
+        except (TimeoutError, SessionLost):
             return False
         return True
 
     async def _count(self) -> int:
         answer = await self._replica.transact(_COUNT)
-        self.check()
+        check(answer.result, len(_COUNT))
         number: int = answer.result[1]["rows"][0]["nb_cfg"]
         return number
 

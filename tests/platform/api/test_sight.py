@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx
 import pytest
 
 from api_in_process import platform
+from ovncp.api import app
 from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
 from ovncp.cluster.base import Unavailable
@@ -137,3 +139,30 @@ async def test_it_is_seen_through_a_relay(stack: AsyncExitStack) -> None:
             os.kill(relay.pid, signal.SIGCONT)
         await looking
         assert sees(b, "relayed")
+
+
+async def test_a_write_on_another_node_may_refer_to_it(
+    server: Server, stack: AsyncExitStack
+) -> None:
+    memory = Memory()
+    nodes = [
+        await stack.enter_async_context(platform(server, memory=memory, name=name))
+        for name in ("a", "b")
+    ]
+    clients = [
+        await stack.enter_async_context(
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app.make(node)), base_url="http://node/api/v1"
+            )
+        )
+        for node in nodes
+    ]
+    for node in nodes:
+        deaf(node, 0.05)
+    await clients[0].post("/switches", json={"name": "first"})
+    for turn in range(4):
+        body = {"name": f"next-{turn}"}
+        answer = await clients[1 - turn % 2].post("/switches/first/ports", json=body)
+        assert answer.status_code == 201, answer.text
+        found = await clients[turn % 2].get("/switches/first/ports")
+        assert len(found.json()["items"]) == turn + 1
