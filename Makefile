@@ -4,7 +4,6 @@
 #                as fast; it is used from then on for as long as the source stays what it was
 # make bench  the same load on ours and on Debian's C server, as a table of ratios
 # make bench-cluster  clusters of ours and C's: how fast, and how long nothing is written when one is killed
-# make bench-api  what a node of the control platform bears on one core, with 100,000 ports loaded
 # make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes ten minutes
 # make soak   clients of every kind on a server that is killed again and again, for ten minutes; SOAK_ARGS
 #             has a seed, or endpoints of other servers: see tests/soak/__main__.py
@@ -28,8 +27,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED_WITH = venv openssl ovsdb-server ovs-vsctl ovs-vswitchd vtep-ctl ovn-nbctl ovn-northd \
-    ovn-controller ovn-ic ovn-controller-vtep etcd etcdctl postgres redis-server haproxy nginx \
-    promtool ip nft strace gcc
+    ovn-controller ovn-ic ovn-controller-vtep etcd etcdctl postgres ip nft strace gcc
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
     --build-deps-for=editable pyproject.toml
@@ -42,7 +40,7 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
-.PHONY: run test lint compiled bench bench-cluster bench-api bench-plots soak chaos interop lock clean programs
+.PHONY: run test lint compiled bench bench-cluster bench-plots soak chaos interop lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
@@ -78,9 +76,6 @@ bench: programs .venv/dev.stamp compiled
 bench-cluster: programs .venv/dev.stamp compiled
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.cluster $(BENCH_ARGS)
 
-bench-api: programs .venv/dev.stamp compiled
-	PYTHONPATH=tests $(BIN)/python -m tests.bench.api $(BENCH_ARGS)
-
 bench-plots: programs .venv/dev.stamp compiled
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.plots $(BENCH_ARGS)
 
@@ -96,8 +91,8 @@ interop: programs .venv/dev.stamp compiled
 	CONFORMANCE_KINDS="ovncp,etcd ovncp,postgresql" $(BIN)/python -m pytest tests/conformance/test_cases.py
 
 lock: .venv/dev.stamp
-	$(LOCK) --extra=platform --output-file=requirements.lock
-	$(LOCK) --extra=platform --extra=compiler --constraint=requirements.lock --output-file=requirements-compiler.lock
+	$(LOCK) --output-file=requirements.lock
+	$(LOCK) --extra=compiler --constraint=requirements.lock --output-file=requirements-compiler.lock
 	$(LOCK) --all-extras --constraint=requirements-compiler.lock --output-file=requirements-dev.lock
 
 clean:

@@ -59,7 +59,7 @@ class Up:
         ports = (f"--nb-port={self.nb_port}", f"--sb-port={self.sb_port}")
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, f"--data-dir={self.data}", *ports, "--api-port=none", *options],
+                [*command, f"--data-dir={self.data}", *ports, *options],
                 env=os.environ | environment(home) | (env or {}),
                 cwd=home,
                 stdin=subprocess.DEVNULL,

@@ -15,8 +15,6 @@ PROGRAM = "ovncp"
 VERBS = {
     "up": ("ovncp.cli.up", "run NB, SB and ovn-northd in the foreground"),
     "dev-cluster": ("ovncp.cli.dev_cluster", "run a whole cluster, for trying"),
-    "api": ("ovncp.cli.api", "a node of the control platform: one API over NB and SB"),
-    "check-config": ("ovncp.cli.check_config", "explain how a node would be configured"),
     "ovsdb-server": ("ovncp.cli.ovsdb_server", "the database server, as ovsdb-server(1)"),
     "ovsdb-tool": ("ovncp.cli.ovsdb_tool", "work on database files, as ovsdb-tool(1)"),
     "db": ("ovncp.cli.db", "make, move and check databases, wherever they are kept"),

@@ -1,4 +1,4 @@
-"""`ovncp up`: a Northbound and a Southbound database, `ovn-northd` between them, and the API.
+"""`ovncp up`: a Northbound and a Southbound database, and `ovn-northd` between them.
 
 Each runs as a child in the foreground of one directory, which has all that is theirs: databases,
 sockets, pidfiles, logs. What would stand in the way is looked for before anything starts. A child
@@ -13,8 +13,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +34,6 @@ OPTIONS = (
     Option("sb-port", Argument.REQUIRED, "", "PORT", "TCP port of the Southbound (6642)"),
     Option("nb-metrics", Argument.REQUIRED, "", "HOST:PORT", "where NB's metrics are (none)"),
     Option("sb-metrics", Argument.REQUIRED, "", "HOST:PORT", "where SB's metrics are (none)"),
-    Option("api-port", Argument.REQUIRED, "", "PORT", "TCP port of the API, or none (8080)"),
     Option("northd", Argument.REQUIRED, "", "yes|no", "whether to run ovn-northd (yes)"),
     Option("no-northd", help="the same as --northd=no"),
 )
@@ -48,7 +45,6 @@ DEFAULTS = {
     "sb-port": "6642",
     "nb-metrics": "none",
     "sb-metrics": "none",
-    "api-port": "8080",
     "northd": "yes",
 }
 ENVIRONMENT = {f"OVNCP_{name.upper().replace('-', '_')}": name for name in DEFAULTS}
@@ -60,8 +56,6 @@ _NONE = "none"
 
 _NORTHD_SECONDS = 5.0
 _SERVER_SECONDS = 20.0
-_API_SECONDS = 15.0
-_NO_API = "not installed: pip install 'ovncp[platform]'"
 
 
 @dataclass(frozen=True)
@@ -75,17 +69,15 @@ class Settings:
     sb_port: int
     nb_metrics: str
     sb_metrics: str
-    api_port: int | None
     northd: bool
 
 
 class Commands(NamedTuple):
-    """The command lines of the programs that are run; None for what is not installed."""
+    """The command lines of the programs that are run; `northd` is None where there is none."""
 
     server: Sequence[str]
     tool: Sequence[str]
     northd: Sequence[str] | None
-    api: Sequence[str] | None
 
 
 class Side(NamedTuple):
@@ -131,8 +123,8 @@ def usage() -> str:
     """The text of --help."""
     head = (
         f"usage: {PROGRAM} [OPTION...]\n"
-        "Runs a Northbound and a Southbound database, ovn-northd where it is installed, and the\n"
-        "API, until Ctrl-C. All is kept in one directory, and is there again the next time.\n"
+        "Runs a Northbound and a Southbound database, and ovn-northd where it is installed, until\n"
+        "Ctrl-C. All of it is kept in one directory, and is there again the next time.\n"
     )
     environment = "".join(f"  {variable}\n" for variable in ENVIRONMENT)
     return (
@@ -165,14 +157,10 @@ def settings_of(parsed: Parsed, environment: Mapping[str, str]) -> Settings:
         sb_port=_port("sb-port", values),
         nb_metrics=values["nb-metrics"],
         sb_metrics=values["sb-metrics"],
-        api_port=None if values["api-port"] == _NONE else _port("api-port", values),
         northd=_yes_or_no("northd", values),
     )
-    ports = {"--nb-port": settings.nb_port, "--sb-port": settings.sb_port}
-    ports |= {} if settings.api_port is None else {"--api-port": settings.api_port}
-    for one, other in combinations(ports, 2):
-        if ports[one] == ports[other]:
-            raise Refused(f"{one} and {other} are both {ports[one]}: they must differ")
+    if settings.nb_port == settings.sb_port:
+        raise Refused(f"--nb-port and --sb-port are both {settings.nb_port}: they must differ")
     return settings
 
 
@@ -192,12 +180,7 @@ def _yes_or_no(name: str, values: Mapping[str, str]) -> bool:
 def installed() -> Commands:
     """Our own server and tool, and the `ovn-northd` of this machine."""
     northd = find("ovn-northd")
-    return Commands(
-        server=(*OURS, "ovsdb-server"),
-        tool=(*OURS, "ovsdb-tool"),
-        northd=(northd,) if northd else None,
-        api=(*OURS, "api") if find_spec("fastapi") else None,
-    )
+    return Commands((*OURS, "ovsdb-server"), (*OURS, "ovsdb-tool"), (northd,) if northd else None)
 
 
 def main(argv: Sequence[str], commands: Commands | None = None) -> int:
@@ -224,8 +207,6 @@ def check(settings: Settings) -> int:
     for side in SIDES:
         preflight.check_database_is_free(settings.data_dir / side.file)
         preflight.check_port_is_free(side.port(settings), f"--{side.name}-port")
-    if settings.api_port is not None:
-        preflight.check_port_is_free(settings.api_port, "--api-port")
     return lock
 
 
@@ -260,14 +241,6 @@ def northd_program(settings: Settings, northd: Sequence[str]) -> Program:
     return Program("northd", argv)
 
 
-def api_program(settings: Settings, api: Sequence[str]) -> Program:
-    """The node of the platform, for this machine alone."""
-    nb, sb = (_address(side, settings) for side in SIDES)
-    port = f"{settings.api_port}"
-    argv = (*api, f"--nb={nb}", f"--sb={sb}", f"--host={preflight.LOOPBACK}", f"--port={port}")
-    return Program("api", argv, f"tcp:{preflight.LOOPBACK}:{port}")
-
-
 def _address(side: Side, settings: Settings) -> str:
     return f"unix:{settings.data_dir}/{side.stem}.sock"
 
@@ -295,7 +268,6 @@ class Up:
         servers = (server_program(side, self.settings, self.commands.server) for side in SIDES)
         await self._foreground.start(*servers, patience_seconds=_SERVER_SECONDS)
         await self._start_northd()
-        await self._start_api()
         show(how_to_connect(self.settings))
         await self._foreground.watch()
 
@@ -318,15 +290,6 @@ class Up:
             northd = northd_program(self.settings, self.commands.northd)
             await self._foreground.start(northd, patience_seconds=_NORTHD_SECONDS)
 
-    async def _start_api(self) -> None:
-        if self.settings.api_port is None:
-            self._say("api", "not wanted")
-        elif self.commands.api is None:
-            self._say("api", _NO_API)
-        else:
-            api = api_program(self.settings, self.commands.api)
-            await self._foreground.start(api, patience_seconds=_API_SECONDS)
-
 
 def how_to_connect(settings: Settings) -> str:
     """What to type in another terminal."""
@@ -336,8 +299,6 @@ def how_to_connect(settings: Settings) -> str:
         for side in SIDES
     )
     nb, sb = (shlex.quote(_address(side, settings)) for side in SIDES)
-    if settings.api_port is not None:
-        addresses += f"    API         http://{preflight.LOOPBACK}:{settings.api_port}/docs\n"
     return (
         f"\n{addresses}\n"
         "In another terminal:\n"

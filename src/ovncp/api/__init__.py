@@ -1,1 +1,0 @@
-"""The platform's HTTP interface. See docs/platform.md for what it looks like from outside."""

@@ -1,1 +1,0 @@
-"""The tables of `auth.schema` as they came about, step by step, for Alembic."""
