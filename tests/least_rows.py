@@ -1,0 +1,32 @@
+"""The least that a new row of each resource is made of."""
+
+LEAST = {
+    "switches": {},
+    "switch-ports": {},
+    "forwarding-groups": {"child_port": ["p"]},
+    "qos": {"direction": "to-lport"},
+    "routers": {},
+    "router-ports": {"mac": "00:00:00:00:00:01", "networks": ["10.0.0.1/24"]},
+    "static-routes": {"ip_prefix": "10.0.0.0/8", "nexthop": "10.0.0.1"},
+    "policies": {"priority": 1, "match": "ip4", "action": "allow"},
+    "nat": {"type": "snat", "external_ip": "1.1.1.1", "logical_ip": "10.0.0.0/8"},
+    "gateway-chassis": {},
+    "acls": {"priority": 1, "direction": "to-lport", "match": "ip4", "action": "allow"},
+    "port-groups": {},
+    "address-sets": {},
+    "load-balancers": {},
+    "health-checks": {"vip": "1.1.1.1:80"},
+    "load-balancer-groups": {},
+    "dhcp-options": {"cidr": "10.0.0.0/8"},
+    "dns": {},
+    "meters": {"unit": "kbps", "bands": [{"action": "drop", "rate": 7}]},
+    "meter-bands": {"action": "drop", "rate": 5},
+    "ha-chassis-groups": {},
+    "ha-chassis": {"chassis_name": "c"},
+    "bfd": {"logical_port": "p", "dst_ip": "10.0.0.1"},
+    "static-mac-bindings": {"logical_port": "p", "ip": "10.0.0.1"},
+    "mirrors": {"filter": "to-lport", "type": "gre"},
+    "copp": {},
+    "chassis-template-vars": {"chassis": "c"},
+}
+"""The fields that a new row of each resource must have, besides the name if it has one."""
