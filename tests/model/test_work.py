@@ -93,8 +93,8 @@ def work(action: Callable[..., Any], *args: Any) -> tuple[int, Any]:
 
 
 def assert_alike(costs: list[int]) -> None:
-    """That they are, but for what the order of hashes does."""
-    assert max(costs) <= 1.25 * min(costs), costs
+    """That they are, but for what the order of hashes does: a few calls more or fewer."""
+    assert max(costs) <= 1.25 * min(costs) + 10, costs
 
 
 # What the client of each number wants to see; each row meets the conditions of few.

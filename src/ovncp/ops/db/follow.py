@@ -12,7 +12,7 @@ named: if one is lost, another is asked for what changed since.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ovncp.ops.client import Client
@@ -193,15 +193,17 @@ class _Following:
 
         What its clients asked for just before they were sent away may still be on its way there.
         """
-        deadline = time.monotonic() + _LAST_PATIENCE_S
-        goal: int | None = None
-        while (newest := await self._newest_index()) != goal:
-            if time.monotonic() > deadline:
-                raise _StillUsed(f"{self._source.name}: somebody still writes to it{_NOT_ALL}")
-            goal = newest
-            while (await self._standing(session)).index < goal:
-                await asyncio.sleep(_MOMENT_S)
-            await asyncio.sleep(_REST_S)
+        connect = self._caller.connect
+        async with server_dump.sessions(self._source, connect, _LAST_PATIENCE_S) as members:
+            deadline = time.monotonic() + _LAST_PATIENCE_S
+            goal: int | None = None
+            while (newest := await _newest_index(members)) != goal:
+                if time.monotonic() > deadline:
+                    raise _StillUsed(f"{self._source.name}: somebody still writes to it{_NOT_ALL}")
+                goal = newest
+                while (await self._standing(session)).index < goal:
+                    await asyncio.sleep(_MOMENT_S)
+                await asyncio.sleep(_REST_S)
 
     async def _is_ending(self) -> bool:
         """Whether the end is asked for, within the time after which to see if the source lives."""
@@ -219,10 +221,9 @@ class _Following:
         self._answered_s = time.monotonic()
         return standing
 
-    async def _newest_index(self) -> int:
-        connect = self._caller.connect
-        async with server_dump.sessions(self._source, connect, _LAST_PATIENCE_S) as found:
-            return max([(await session.standing()).index for session in found])
+
+async def _newest_index(members: Sequence[Session]) -> int:
+    return max([(await session.standing()).index for session in members])
 
 
 def _events_of(client: Client) -> Events:
