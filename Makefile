@@ -35,7 +35,7 @@ LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-
     --build-deps-for=editable pyproject.toml
 
 # The hot path, which mypyc can compile as it stands; src/ovncp/__init__.py finds the copy.
-HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp/wire/jsonrpc.py \
+HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp/wire/jsonrpc.py ovncp/follow/following.py \
     ovncp/server/runner.py ovncp/server/server_runner.py ovncp/server/clustered.py ovncp/server/relay.py \
     ovncp/server/methods.py ovncp/server/session.py ovncp/server/monitor_methods.py ovncp/server/output.py \
     ovncp/server/worker_relay.py ovncp/server/clock.py ovncp/server/uuids.py ovncp/server/perf_counter.py

@@ -11,9 +11,9 @@ from ovncp.cli.connect import connector
 from ovncp.cluster.memory import Memory, MemoryStore
 from ovncp.cluster.node import Node
 from ovncp.cluster.settings import ClusterSettings
+from ovncp.follow.link import Endpoint
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
-from ovncp.ovn.session import Endpoint
 from ovncp.ovn.writer import Grouping
 from ovncp.server.tls import TlsFiles
 from servers import Server

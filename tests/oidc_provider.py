@@ -30,6 +30,7 @@ class OidcProvider:
         self.claims: dict[str, Any] = {"sub": "1", "preferred_username": "ann"}
         self.is_down = False
         self.n_asked_for_keys = 0
+        self.n_refused = 0
         self._algorithm = algorithm
         self._codes: dict[str, dict[str, str]] = {}
         self.new_key()
@@ -105,6 +106,7 @@ class OidcProvider:
                 parts = urlsplit(self.path)
                 query = {name: values[0] for name, values in parse_qs(parts.query).items()}
                 if provider.is_down:
+                    provider.n_refused += 1
                     self._answer(503, {})
                 elif parts.path == "/.well-known/openid-configuration":
                     self._answer(200, provider._description())

@@ -29,15 +29,14 @@ class Node:
     def __init__(self, nb: str, sb: str, *options: str, env: dict[str, str] | None = None) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="ovncp-api-")
         self.log_path = Path(self.directory.name) / "log"
-        command = [OVNCP, "api", f"--nb={nb}", f"--sb={sb}", "--port=0", *options]
+        command = [OVNCP, "api", f"--nb={nb}", f"--sb={sb}", "--port=0"]
+        command += ["--metrics-port=0", *options]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, cwd=self.directory.name, env=env
             )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().decode()
-        assert line.startswith("listening on "), line + self.log
-        self.url = line.split()[-1]
+        self.url = self.told("listening on ")
+        self.metrics_url = self.told("metrics at ")
         self.client = httpx.Client(base_url=f"{self.url}/api/v1", timeout=20)
 
     def __enter__(self) -> Node:
@@ -45,6 +44,13 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def told(self, start: str) -> str:
+        """The last word of the next line of its output, which begins with `start`."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        assert line.startswith(start), line + self.log
+        return line.split()[-1]
 
     @property
     def log(self) -> str:

@@ -11,14 +11,20 @@ from starlette.requests import HTTPConnection, Request
 
 from ovncp.api.problem import Problem
 from ovncp.auth import decision
-from ovncp.auth.principal import Principal, Role
+from ovncp.auth.principal import Identity, Principal, Role
 
 
 class Access(Protocol):
     """Finds out who asks."""
 
+    async def identity(self, connection: HTTPConnection) -> Identity:
+        """Who asks, whatever for. Raises Problem, "unauthorized"."""
+
     async def principal(self, connection: HTTPConnection) -> Principal:
-        """Who made the request, or opened the WebSocket. Raises Problem, "unauthorized"."""
+        """Who made the request, or opened the WebSocket, as they are for it.
+
+        Raises Problem, "unauthorized" or "forbidden".
+        """
 
     async def quotas(self, tenant: str) -> Mapping[str, int]:
         """How many rows of a resource the tenant may have, by the resource's name."""
@@ -27,11 +33,15 @@ class Access(Protocol):
 class OpenAccess:
     """Everybody is the administrator."""
 
-    _EVERYBODY = Principal("anonymous", "anonymous", Role.ADMIN)
+    _EVERYBODY = Identity("anonymous", "anonymous", Role.ADMIN)
+
+    async def identity(self, connection: HTTPConnection) -> Identity:
+        """See `Access.identity`."""
+        return self._EVERYBODY
 
     async def principal(self, connection: HTTPConnection) -> Principal:
         """See `Access.principal`."""
-        return self._EVERYBODY
+        return self._EVERYBODY.acting(None)
 
     async def quotas(self, tenant: str) -> Mapping[str, int]:
         """See `Access.quotas`."""

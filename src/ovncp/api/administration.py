@@ -89,7 +89,6 @@ def visiting(thing: str, *, changes: bool = False) -> Callable[[Request], Awaita
         access.allow_in(whose, principal, thing, changes=changes)
         return Visit(request.app.state.platform, principal, request)
 
-    visit.thing = thing  # type: ignore[attr-defined]
     return visit
 
 

@@ -17,7 +17,9 @@ from ovncp.api import (
     cluster,
     docs,
     events,
+    health,
     login,
+    metrics,
     problem,
     resources,
     tenants,
@@ -26,6 +28,7 @@ from ovncp.api import (
     trail,
     users,
 )
+from ovncp.api.observed import Observed
 from ovncp.api.openapi import Description
 from ovncp.api.platform import Platform
 from ovncp.api.request_id import RequestIds
@@ -35,6 +38,8 @@ LARGEST_BODY_BYTES = 16 << 20
 
 ROUTERS = (
     docs.router,
+    health.router,
+    metrics.router,
     bulk.router,
     topology.router,
     trace.router,
@@ -60,6 +65,7 @@ def make(platform: Platform) -> FastAPI:
     app = FastAPI(
         title="ovncp",
         version=__version__,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         lifespan=living,
@@ -72,6 +78,7 @@ def make(platform: Platform) -> FastAPI:
     app.add_exception_handler(RequestValidationError, problem.on_invalid)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(Observed, requests=platform.requests, spans=platform.spans)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds)
     app.openapi = Description(app, platform)  # type: ignore[method-assign]

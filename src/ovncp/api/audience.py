@@ -15,7 +15,7 @@ from ovncp.api.changes import Changes
 from ovncp.api.event_session import EventSession
 from ovncp.api.hub import Hub
 from ovncp.auth.principal import Principal
-from ovncp.cluster.metrics import Family, family, labels
+from ovncp.cluster.metrics import Family, distribution, family, labels
 from ovncp.cluster.node import Node
 from ovncp.cluster.sessions import Session
 from ovncp.ovn.replica import Replica
@@ -102,9 +102,8 @@ class Audience:
             "Times that a client was told that it has missed events.",
             n_missed,
         )
-        yield Family(
+        yield distribution(
             "ovncp_event_delay_seconds",
-            "histogram",
             "Time from the sight of a change to its event here, by the nodes' clocks.",
-            histogram=self.hub.delay_s,
+            self.hub.delay_s,
         )

@@ -2,10 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
-
-import orjson
 
 from ovncp.auth.principal import Principal
 
@@ -52,7 +50,6 @@ class LoggedAudit:
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Audit.record`."""
-        if not _LOG.isEnabledFor(logging.INFO):
-            return
         for each in records:
-            _LOG.info("%s", orjson.dumps(each, option=orjson.OPT_NON_STR_KEYS).decode())
+            text = f"{each.action} of {each.resource}: {each.result}"
+            _LOG.info("%s", text, extra={"fields": {"audit": asdict(each)}})

@@ -140,7 +140,8 @@ async def _told(
     members: dict[str, Any] = {"results": [_result(answer) for answer in answers]}
     if body.wait == "none":
         return Answer(200, {}, encode(members))
-    caught_up = await call.platform.barrier.seen(body.wait, body.timeout)
+    with call.platform.spans.step("wait"):
+        caught_up = await call.platform.barrier.seen(body.wait, body.timeout)
     return Answer(200 if caught_up else 202, {}, encode({**members, "caught_up": caught_up}))
 
 

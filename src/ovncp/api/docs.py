@@ -1,12 +1,13 @@
-"""The documentation pages: Swagger UI over our own description, all of it from this node."""
+"""The description of the interface, and pages of it: Swagger UI, all of it from this node."""
 
 from pathlib import Path
 
 import fastapi_offline
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
+from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
 
 router = APIRouter(include_in_schema=False)
@@ -38,6 +39,15 @@ SwaggerUIBundle({
   validatorUrl: null
 });
 """
+
+
+@router.get("/openapi.json")
+async def description(request: Request) -> Response:
+    """The description, once the schemas are here of which it is made. Raises SessionLost."""
+    platform: Platform = request.app.state.platform
+    for replica in platform.replicas.values():
+        await replica.filled()
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/docs")

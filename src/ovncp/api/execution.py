@@ -63,7 +63,8 @@ async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -
     try:
         draft, written = draft_of(call, wanted, is_bulk=alone)
         writer = call.platform.writer
-        await (writer.alone if alone else writer.write)(draft)
+        with call.platform.spans.step("commit"):
+            await (writer.alone if alone else writer.write)(draft)
     except Exception as error:
         if _is_done(error, wanted):
             return _again(call, wanted)

@@ -42,14 +42,17 @@ class AccountAccess:
             raise Problem("forbidden", str(error)) from error
 
     async def identity(self, connection: HTTPConnection) -> Identity:
-        """Who asks, whatever for. Raises Problem, and what `problem.of` knows."""
-        settings, address = self._accounts.settings, address_of(connection)
-        self._admit(f"address:{address}", settings.address_limit)
-        identity = await self._find(connection, address)
+        """See `Access.identity`. Raises what `problem.of` knows."""
+        self.admit_address(connection)
+        identity = await self._find(connection, address_of(connection))
         if identity is None:
             raise Problem("unauthorized", "who asks is not known", headers=_CHALLENGE)
-        self._admit(f"user:{identity.id}", settings.user_limit)
+        self._admit(f"user:{identity.id}", self._accounts.settings.user_limit)
         return identity
+
+    def admit_address(self, connection: HTTPConnection) -> None:
+        """Count a request of whoever it is by where it comes from. Raises Problem."""
+        self._admit(f"address:{address_of(connection)}", self._accounts.settings.address_limit)
 
     async def quotas(self, tenant: str) -> Mapping[str, int]:
         """See `Access.quotas`."""

@@ -97,6 +97,19 @@ def raw_resource(database: str, table: str) -> Resource:
     return Resource(table, f"row of {table}", table, database, order=order)
 
 
+def template(path: str) -> str:
+    """What paths of this kind are called in the description, by a path below `PREFIX`."""
+    parts = path.strip("/").split("/")
+    if parts[0] == RAW and len(parts) in (3, 4):
+        return PREFIX + "/db/{database}/{table}" + ("/{row}" if len(parts) == 4 else "")
+    if parts[0] in BY_NAME and len(parts) <= 2:
+        return f"{PREFIX}/{parts[0]}" + ("/{row}" if len(parts) == 2 else "")
+    if tuple(parts[::2][:2]) in _CHILDREN and len(parts) <= 4:
+        within = f"{PREFIX}/{parts[0]}/{{parent}}/{parts[2]}"
+        return within + ("/{row}" if len(parts) == 4 else "")
+    return PREFIX + "/{path}"
+
+
 def _nothing(path: str) -> Problem:
     return Problem("not-found", f"there is nothing at {path}")
 

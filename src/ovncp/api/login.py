@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -10,15 +12,23 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from ovncp.api.administration import Body, Visit, shown, visiting
-from ovncp.api.identification import COOKIE, AccountAccess, address_of, check_own_page
+from ovncp.api import access
+from ovncp.api.access import Access
+from ovncp.api.administration import Body, Visit, shown
+from ovncp.api.identification import (
+    COOKIE,
+    AccountAccess,
+    address_of,
+    check_own_page,
+    tenant_of,
+)
 from ovncp.api.location import PREFIX
 from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.oidc import Attempt, Provider
 from ovncp.auth.passwords import LONGEST, SHORTEST
-from ovncp.auth.principal import Role
+from ovncp.auth.principal import Identity, NotThere, Role
 from ovncp.auth.users import User
 
 router = APIRouter(prefix=PREFIX, tags=["login"])
@@ -27,8 +37,30 @@ _ATTEMPT_COOKIE = "ovncp_login"
 _ATTEMPT_S = 600
 _HOME = "/"
 
-Mine = Annotated[Visit, Depends(visiting("me"))]
-MineToChange = Annotated[Visit, Depends(visiting("me", changes=True))]
+
+@dataclass(frozen=True)
+class OwnVisit(Visit):
+    """Somebody who asks about themselves."""
+
+    identity: Identity
+
+
+def visiting_oneself(*, changes: bool = False) -> Callable[[Request], Awaitable[OwnVisit]]:
+    """The dependency of a route about who asks, who need not be anything anywhere."""
+
+    async def visit(request: Request) -> OwnVisit:
+        platform: Platform = request.app.state.platform
+        known: Access = platform.access
+        identity = await known.identity(request)
+        principal = request.scope["principal"] = identity.oneself()
+        access.allow(principal, "me", changes=changes)
+        return OwnVisit(platform, principal, request, identity)
+
+    return visit
+
+
+Mine = Annotated[OwnVisit, Depends(visiting_oneself())]
+MineToChange = Annotated[OwnVisit, Depends(visiting_oneself(changes=True))]
 RoleName = Literal["admin", "operator", "viewer"]
 
 
@@ -62,9 +94,12 @@ class NewKey(Body):
 
 
 def _accounts(request: Request) -> Accounts:
+    """The accounts, for somebody who is not known yet. Raises Problem."""
     platform: Platform = request.app.state.platform
     if platform.accounts is None:
         raise Problem("not-found", "this node has no accounts: everybody may do everything")
+    if isinstance(platform.access, AccountAccess):
+        platform.access.admit_address(request)
     return platform.accounts
 
 
@@ -174,21 +209,25 @@ async def come_back(request: Request, state: str = "", code: str = "") -> Respon
 
 @router.get("/me", summary="Show who asks")
 async def me(mine: Mine) -> dict[str, Any]:
-    """Who it is, and what they may do: over everything, in tenants, and for this request."""
-    principal = mine.principal
-    told: dict[str, Any] = {
-        "id": principal.id,
-        "name": principal.name,
-        "acting": {"role": str(principal.role), "tenant": principal.tenant},
-        "scopes": None if principal.scopes is None else sorted(principal.scopes),
-        "role": str(principal.role),
-        "tenants": {},
+    """Who it is, and what they may do: over everything, in tenants, and in a request like this."""
+    identity = mine.identity
+    return {
+        "id": identity.id,
+        "name": identity.name,
+        "role": None if identity.role is None else str(identity.role),
+        "tenants": {name: str(role) for name, role in identity.tenants.items()},
+        "scopes": None if identity.scopes is None else sorted(identity.scopes),
+        "acting": _acting(identity, mine.request),
     }
-    if isinstance(mine.platform.access, AccountAccess):
-        identity = await mine.platform.access.identity(mine.request)
-        told["role"] = None if identity.role is None else str(identity.role)
-        told["tenants"] = {name: str(role) for name, role in identity.tenants.items()}
-    return told
+
+
+def _acting(identity: Identity, request: Request) -> dict[str, Any] | None:
+    """Who they are in requests that name the tenant which this one does."""
+    try:
+        principal = identity.acting(tenant_of(request))
+    except NotThere:
+        return None
+    return {"role": str(principal.role), "tenant": principal.tenant}
 
 
 @router.put("/me/password", summary="Change one's password", status_code=204)

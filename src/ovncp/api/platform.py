@@ -8,10 +8,13 @@ from ovncp.api.audience import Audience
 from ovncp.api.audit import Audit, LoggedAudit
 from ovncp.api.idempotency import IdempotencyStore, SharedKeys
 from ovncp.api.identification import AccountAccess
+from ovncp.api.requests import Requests
 from ovncp.api.sight import Sight
 from ovncp.api.stored import StoredAudit, StoredKeys
+from ovncp.api.tracing import Spans
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Principal
+from ovncp.cluster.metrics import Histogram
 from ovncp.cluster.node import Node
 from ovncp.ovn.barrier import Barrier
 from ovncp.ovn.live_graph import LiveGraph
@@ -21,12 +24,15 @@ from ovncp.ovn.tenancy import View
 from ovncp.ovn.tracer import Tracer
 from ovncp.ovn.writer import Grouping, Writer
 
+_BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
 
 @dataclass
 class Platform:
     """One node: the databases as they are now, the other nodes, and who may do what.
 
-    `keys`, `access` and `audit` are asked anew with each request.
+    `keys`, `access` and `audit` are asked anew with each request. `batch_sizes` has how many writes
+    were in each transaction.
     """
 
     replicas: Mapping[str, Replica]
@@ -37,25 +43,30 @@ class Platform:
     sight: Sight
     graph: LiveGraph
     audience: Audience
+    batch_sizes: Histogram
     access: Access = field(default_factory=OpenAccess)
     audit: Audit = field(default_factory=LoggedAudit)
     accounts: Accounts | None = None
     tracer: Tracer | None = None
+    requests: Requests = field(default_factory=Requests)
+    spans: Spans = field(default_factory=Spans)
 
     @classmethod
     def of(cls, replicas: Mapping[str, Replica], node: Node, grouping: Grouping) -> "Platform":
         """A platform whose state is kept by what the nodes share."""
         nb = replicas[NORTHBOUND]
         barrier = Barrier(nb)
+        batch_sizes = Histogram(_BATCH_SIZES)
         return cls(
             replicas,
             node,
             SharedKeys(node.store),
-            Writer(nb, grouping),
+            Writer(nb, grouping, batch_sizes.observe),
             barrier,
             Sight(nb, barrier, node.store, node.id),
             LiveGraph(nb, replicas[SOUTHBOUND]),
             Audience(nb, replicas[SOUTHBOUND], node),
+            batch_sizes,
         )
 
     @property
@@ -94,3 +105,4 @@ class Platform:
             await self.accounts.close()
         for replica in self.replicas.values():
             await replica.close()
+        await self.spans.close()

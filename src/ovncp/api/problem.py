@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from ovncp.auth.accounts import TooManyTries
-from ovncp.auth.database import DatabaseUnavailable, OutcomeUnknown
+from ovncp.auth.database import BadData, Conflict, DatabaseUnavailable, OutcomeUnknown
 from ovncp.auth.errors import BadValue, NoSuch, Refused
 from ovncp.auth.errors import Taken as NameTaken
 from ovncp.auth.oidc import BadToken, ProviderUnavailable
@@ -118,6 +118,8 @@ _REJECTIONS = {
 
 _OF_ACCOUNTS_AND_NODES: dict[type[Exception], str] = {
     BadValue: "invalid",
+    BadData: "invalid",
+    Conflict: "conflict",
     NoSuch: "not-found",
     NameTaken: "conflict",
     Refused: "conflict",

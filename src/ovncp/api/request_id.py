@@ -2,11 +2,15 @@
 
 import re
 import uuid
+from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADER = b"x-request-id"
 _DECENT = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z").match
+
+current: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that is being answered, for logs; "" outside of one."""
 
 
 class RequestIds:
@@ -22,6 +26,7 @@ class RequestIds:
         given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
         request_id = given if _DECENT(given) else uuid.uuid4().hex.encode()
         scope["request_id"] = request_id.decode()
+        current.set(scope["request_id"])
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

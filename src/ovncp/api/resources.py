@@ -42,9 +42,14 @@ def _raw_path(scope: Scope) -> bytes:
     return path.removeprefix(scope.get("root_path", "").encode())
 
 
+def path_below(scope: Scope) -> str:
+    """What comes after PREFIX in the path of a request, quoted as it came."""
+    return _raw_path(scope).removeprefix(_PREFIX).decode("latin-1")
+
+
 async def _begin(request: Request, *, changes: bool) -> tuple[Call, Location]:
     call = await begin(request)
-    path = _raw_path(request.scope).removeprefix(_PREFIX).decode("latin-1")
+    path = path_below(request.scope)
     await call.platform.replicas[database_of(path)].filled()
     location = locate(path, call.platform.replicas)
     check_location(call, location, changes=changes)

@@ -111,7 +111,8 @@ async def trace(
     if platform.tracer is None:
         raise Problem("unavailable", "this node does not trace packets")
     try:
-        found, text = await platform.tracer.trace(_packet(asked))
+        with platform.spans.step("ovn-trace"):
+            found, text = await platform.tracer.trace(_packet(asked))
     except Untraceable as error:
         raise refuse(
             "microflow" if asked.packet is None else "packet", "trace", str(error)

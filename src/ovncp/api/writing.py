@@ -122,7 +122,8 @@ async def write(call: Call, location: Location) -> Response:
         answer = told(call, location, written)
         if level is None:
             return answer
-        caught_up = await call.platform.barrier.seen(level, seconds)
+        with call.platform.spans.step("wait"):
+            caught_up = await call.platform.barrier.seen(level, seconds)
         headers = answer.headers | {CAUGHT_UP: str(caught_up).lower()}
         return Answer(answer.status if caught_up else 202, headers, answer.body)
 

@@ -7,10 +7,12 @@ a change of users, keys or members, at whichever node, makes all nodes forget it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
+from typing import Any
 
 from ovncp.auth.credentials import Credentials
 from ovncp.auth.database import (
@@ -24,6 +26,7 @@ from ovncp.auth.idempotency import Keys
 from ovncp.auth.oidc import BadToken, Claims, Provider
 from ovncp.auth.passwords import Passwords
 from ovncp.auth.principal import Identity
+from ovncp.auth.replica_lag import lags_s
 from ovncp.auth.settings import AuthSettings
 from ovncp.auth.tenants import Tenants
 from ovncp.auth.tokens import KEY, SESSION, hash_of
@@ -39,6 +42,7 @@ _logger = logging.getLogger("ovncp.auth.accounts")
 _KNOWN_S = 10.0
 _MOST_KNOWN = 10_000
 _AGAIN_S = 1.0
+_PATIENCE_S = 5.0
 _PATTERN = "identity:*"
 
 Announce = Callable[[str], None]
@@ -74,10 +78,13 @@ class Accounts:
         self._node = node
         self._announce = announce
         self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
-        self._is_prepared = False
+        self._finding: dict[str, asyncio.Task[Identity | None]] = {}
+        self._prepared = asyncio.Event()
         self._quotas: dict[str, tuple[float, dict[str, int]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         node.breakers += self.database.breakers
+        if self.provider is not None:
+            node.breakers.append(self.provider.breaker)
         node.cache.on_forget.append(self._hear_of_a_change)
         node.leadership.add("what is over", self.tidy)
 
@@ -95,10 +102,10 @@ class Accounts:
     @property
     def is_prepared(self) -> bool:
         """Whether the tables are what they have to be."""
-        return self._is_prepared
+        return self._prepared.is_set()
 
     async def _prepare(self) -> None:
-        while not self._is_prepared:
+        while not self.is_prepared:
             try:
                 await self.prepare()
             except (DatabaseUnavailable, OutcomeUnknown) as error:
@@ -113,7 +120,7 @@ class Accounts:
         password = await self.users.create_first()
         if password is not None:
             self._announce(f"The first user is {FIRST_NAME}, with the password {password}")
-        self._is_prepared = True
+        self._prepared.set()
 
     # Who it is
 
@@ -146,14 +153,25 @@ class Accounts:
 
         Raises TooManyTries, DatabaseUnavailable.
         """
-        rates, limit = self._node.rates, self.settings.login_limit
-        who = f"login:{name}:{address}"
-        if wait_s := rates.wait_s(who, limit):
+        rates = self._node.rates
+        tries = {
+            f"login:{address}": self.settings.address_login_limit,
+            f"login:{name}:{address}": self.settings.login_limit,
+        }
+        await self._until_prepared()
+        if wait_s := max(rates.wait_s(who, limit) for who, limit in tries.items()):
             raise TooManyTries(wait_s)
-        self._check_prepared()
-        user = await self.users.check(name, password)
-        if user is None:
+        # Counted before it has failed, so that no more are tried at once either.
+        for who, limit in tries.items():
             rates.add(who, limit)
+        is_wrong = False
+        try:
+            user = await self.users.check(name, password)
+            is_wrong = user is None
+        finally:
+            if not is_wrong:
+                for who, limit in tries.items():
+                    rates.take_back(who, limit)
         return user
 
     async def sign_up(self, claims: Claims) -> User:
@@ -171,25 +189,40 @@ class Accounts:
         """A token for a user who has shown who they are, and when it is over."""
         return await self.credentials.log_in(user.id, address)
 
-    def _check_prepared(self) -> None:
-        if not self._is_prepared:
+    async def _until_prepared(self) -> None:
+        """Wait for a node that starts; not for a database that is away.
+
+        Raises DatabaseUnavailable.
+        """
+        if not self.is_prepared and not self.database.is_away:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._prepared.wait(), _PATIENCE_S)
+        if not self.is_prepared:
             raise DatabaseUnavailable("the database is not prepared yet")
 
     async def _remembered(
-        self, hash: str, find: Callable[[], Awaitable[Identity | None]]
+        self, hash: str, find: Callable[[], Coroutine[Any, Any, Identity | None]]
     ) -> Identity | None:
-        now = asyncio.get_running_loop().time()
         until, known = self._known.get(hash, (0.0, None))
-        if known is not None and until > now:
+        if known is not None and until > asyncio.get_running_loop().time():
             return known
-        self._check_prepared()
-        found = await find()
-        if found is not None:
-            self._known[hash] = now + _KNOWN_S, found
-            self._known.move_to_end(hash)
-            if len(self._known) > _MOST_KNOWN:
-                self._known.popitem(last=False)
-        return found
+        await self._until_prepared()
+        finding = self._finding.get(hash)
+        if finding is None:
+            finding = self._finding[hash] = asyncio.create_task(find())
+            finding.add_done_callback(lambda done: self._found(hash, done))
+        return await asyncio.shield(finding)
+
+    def _found(self, hash: str, finding: asyncio.Task[Identity | None]) -> None:
+        if self._finding.get(hash) is not finding:
+            return  # Something has changed since it was asked for.
+        del self._finding[hash]
+        if finding.cancelled() or finding.exception() or (found := finding.result()) is None:
+            return
+        self._known[hash] = asyncio.get_running_loop().time() + _KNOWN_S, found
+        self._known.move_to_end(hash)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
 
     async def changed(self) -> None:
         """Users, keys, members or quotas are others: have all nodes forget what they know."""
@@ -202,6 +235,7 @@ class Accounts:
 
     def _forget(self) -> None:
         self._known.clear()
+        self._finding.clear()
         self._quotas.clear()
 
     async def quotas(self, tenant: str) -> dict[str, int]:
@@ -240,13 +274,22 @@ class Accounts:
             self.trail.n_late,
         )
 
+    async def lags(self) -> Family:
+        """The figure that the replicas of the database are asked for."""
+        return family(
+            "ovncp_database_replica_lag_seconds",
+            "gauge",
+            "By how much a replica of the database of accounts is behind the primary.",
+            {labels(server=name): s for name, s in (await lags_s(self.database)).items()},
+        )
+
     # Work of the leader
 
     async def tidy(self, lease: Lease) -> None:
         """Remove what is over, again and again."""
         while lease.is_held:
             await asyncio.sleep(self.settings.tidy_s)
-            if self._is_prepared:
+            if self.is_prepared:
                 await self.sweep()
 
     async def sweep(self) -> int:

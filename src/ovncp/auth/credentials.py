@@ -22,6 +22,7 @@ from ovncp.auth.tokens import KEY, SESSION, hash_of, new_token
 from ovncp.auth.users import find as find_user
 
 LONGEST_NAME = 128
+LONGEST_ADDRESS = 64
 _USED_EVERY = timedelta(minutes=1)
 """How exactly it is known when a key was used last."""
 
@@ -70,7 +71,7 @@ class Credentials:
         values = {
             "hash": token.hash,
             "user_id": user_id,
-            "address": address,
+            "address": address[:LONGEST_ADDRESS],
             "created": now(),
             "expires": expires,
         }

@@ -19,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -34,8 +34,10 @@ Use = Callable[[AsyncConnection], Awaitable[T]]
 _AGAIN_S = 0.1
 _PATIENCE_S = 3.0
 _MIGRATION_LOCK = 0x6F766E61  # "ovna"
-# SQLSTATEs, or classes of them, of a server that is going, coming, standby or busy.
-_PASSING = ("08", "25006", "40", "53300", "55P03", "57")
+# SQLSTATEs, or classes of them, of a server that is going, coming, standby or busy, or does not let
+# us in, as while its password is changed.
+_PASSING = ("08", "25006", "28", "3D000", "40", "53300", "55P03", "57")
+_BAD_DATA = "22"
 
 
 class DatabaseUnavailable(Exception):
@@ -50,16 +52,35 @@ class DatabaseUnusable(Exception):
     """The database is not one that this version can use; the text is for whoever set it up."""
 
 
+class Conflict(Exception):
+    """There is such a row already, or one that it refers to is there no more; nothing was done."""
+
+
+class BadData(Exception):
+    """A value that the database cannot have, such as a NUL in a text of PostgreSQL's."""
+
+
 class _Away(Exception):
     """As DatabaseUnavailable, and worth another try."""
 
 
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None) or ""
         busy = "database is locked" in str(error.orig)
-        return error.connection_invalidated or busy or state.startswith(_PASSING)
+        return error.connection_invalidated or busy or _state(error).startswith(_PASSING)
     return isinstance(error, OSError | TimeoutError | PoolTimeoutError)
+
+
+def _state(error: DBAPIError) -> str:
+    """The SQLSTATE, "" if it has none."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _meaning(error: DBAPIError) -> Exception:
+    """What it means that a server has answered so."""
+    if isinstance(error, IntegrityError):
+        return Conflict(_in_short(error))
+    return BadData(_in_short(error)) if _state(error).startswith(_BAD_DATA) else error
 
 
 class _Server:
@@ -74,7 +95,10 @@ class _Server:
             self.engine = _postgres(url, settings, writes=writes)
 
     async def run(self, use: Use[T], *, commits: bool) -> T:
-        """Run `use` in a transaction.  Raises _Away, BreakerOpen, OutcomeUnknown."""
+        """Run `use` in a transaction.
+
+        Raises what `use` raises, _Away, BreakerOpen, OutcomeUnknown, Conflict, BadData.
+        """
         with self.breaker.attempt():
             is_committing = False
             try:
@@ -82,14 +106,15 @@ class _Server:
                     result = await use(connection)
                     is_committing = commits
                 return result
-            except IntegrityError:
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                if _is_away(error):
+                    if is_committing:
+                        text = f"{self.breaker.name} went away at a commit"
+                        raise OutcomeUnknown(text) from error
+                    raise _Away(_in_short(error)) from error
+                if isinstance(error, DBAPIError):
+                    raise _meaning(error) from error
                 raise
-            except Exception as error:
-                if not _is_away(error):
-                    raise
-                if is_committing:
-                    raise OutcomeUnknown(f"{self.breaker.name} went away at a commit") from error
-                raise _Away(_in_short(error)) from error
 
     @asynccontextmanager
     async def _transaction(self, *, commits: bool) -> AsyncIterator[AsyncConnection]:
@@ -189,14 +214,14 @@ class Database:
     async def write(self, use: Use[T]) -> T:
         """Run `use` in a transaction, which is committed on return.
 
-        Raises what `use` raises, DatabaseUnavailable, OutcomeUnknown.
+        Raises what `use` raises, DatabaseUnavailable, OutcomeUnknown, Conflict, BadData.
         """
         return await self._persist([self._primary], use, commits=True)
 
     async def read(self, use: Use[T]) -> T:
         """Run `use`, which only reads, where it sees all that was committed before.
 
-        Raises what `use` raises, DatabaseUnavailable.
+        Raises what `use` raises, DatabaseUnavailable, BadData.
         """
         return await self._persist([self._primary], use, commits=False)
 
@@ -207,22 +232,40 @@ class Database:
         replicas = [self._replicas[(start + i) % n] for i in range(n)]
         return await self._persist([*replicas, self._primary], use, commits=False)
 
+    async def ask_replicas(self, use: Use[T], patience_s: float) -> dict[str, T]:
+        """What `use`, which only reads, finds at each replica that answers soon enough."""
+
+        async def ask(replica: _Server) -> dict[str, T]:
+            try:
+                async with asyncio.timeout(patience_s):
+                    return {replica.breaker.name: await replica.run(use, commits=False)}
+            except (_Away, BreakerOpen, TimeoutError) as error:
+                _logger.debug("%s does not answer: %s", replica.breaker.name, error)
+                return {}
+
+        found: dict[str, T] = {}
+        for each in await asyncio.gather(*map(ask, self._replicas)):
+            found |= each
+        return found
+
     async def _persist(self, servers: list[_Server], use: Use[T], *, commits: bool) -> T:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _PATIENCE_S
-        for attempt in itertools.count():
+        failure: Exception | None = None
+        while True:
+            was_known = failure is None
             for server in servers:
                 try:
                     return await server.run(use, commits=commits)
-                except (_Away, BreakerOpen) as error:
-                    failure: Exception = error
+                except BreakerOpen as error:
+                    failure = failure or error
+                except _Away as error:
+                    failure, was_known = error, False
             # Who comes while it is known to be away is told at once.
-            is_known = isinstance(failure, BreakerOpen) and not attempt
-            if is_known or loop.time() > deadline:
+            if was_known or loop.time() > deadline:
                 raise DatabaseUnavailable(f"the database is out of reach: {failure}") from failure
             _logger.info("asking the database again: %s", failure)
             await asyncio.sleep(_AGAIN_S)
-        raise AssertionError("it counts for ever")
 
     async def migrate(self) -> None:
         """Make the tables what this version wants; nodes that start together take turns.
@@ -251,6 +294,10 @@ async def _migrate(connection: AsyncConnection) -> None:
         await connection.run_sync(_upgrade)
     except CommandError as error:
         raise DatabaseUnusable(f"the tables are of a later version: {error}") from error
+    except DBAPIError as error:
+        if _is_away(error):
+            raise
+        raise DatabaseUnusable(f"the tables cannot be made: {_in_short(error)}") from error
 
 
 def _upgrade(connection: Connection) -> None:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Database
+from ovncp.auth.database import Conflict, Database
 from ovncp.auth.names import now
 from ovncp.auth.schema import IDEMPOTENCY
 
@@ -58,7 +57,7 @@ class Keys:
 
         try:
             return await self._database.write(use)
-        except IntegrityError:  # Somebody took it at the same time.
+        except Conflict:  # Somebody took it at the same time.
             return KeptAnswer(fingerprint, None, {}, b"")
 
     async def keep(

@@ -21,6 +21,7 @@ import jwt
 
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import OidcSettings
+from ovncp.cluster.breaker import Breaker, BreakerOpen
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 """Those with a public key: one with a shared secret would let anybody who knows it sign."""
@@ -69,6 +70,7 @@ class Provider:
 
     def __init__(self, settings: OidcSettings):
         self.settings = settings
+        self.breaker = Breaker("OpenID Connect provider", (ProviderUnavailable,))
         context = ssl.create_default_context(cafile=settings.ca_file or None)
         self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, verify=context)
         self._loop = asyncio.get_running_loop()
@@ -199,6 +201,15 @@ class Provider:
 
     async def _ask(
         self, method: str, url: str, form: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        try:
+            with self.breaker.attempt():
+                return await self._answer(method, url, form)
+        except BreakerOpen as error:
+            raise ProviderUnavailable(str(error)) from error
+
+    async def _answer(
+        self, method: str, url: str, form: Mapping[str, str] | None
     ) -> dict[str, Any]:
         try:
             answer = await self._http.request(method, url, data=form)

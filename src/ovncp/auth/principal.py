@@ -62,6 +62,10 @@ class Identity:
     scopes: frozenset[str] | None = None
     has_key: bool = False
 
+    def oneself(self) -> Principal:
+        """Who they are where they ask about themselves, which anybody known may."""
+        return self._as(Role.VIEWER, None)
+
     def acting(self, tenant: str | None) -> Principal:
         """Who they are where they ask for `tenant`; without one, for all that they may.
 

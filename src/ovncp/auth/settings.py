@@ -16,6 +16,7 @@ _SCHEMES = ("postgresql://", "postgres://")
 _USER_LIMIT = Limit(120_000, 60.0)
 _ADDRESS_LIMIT = Limit(240_000, 60.0)
 _LOGIN_LIMIT = Limit(10, 300.0)
+_ADDRESS_LOGIN_LIMIT = Limit(100, 300.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ class AuthSettings:
     """Requests from one address."""
     login_limit: Limit = _LOGIN_LIMIT
     """Failed logins of one user from one address."""
+    address_login_limit: Limit = _ADDRESS_LOGIN_LIMIT
+    """Failed logins from one address, of whomever."""
     audit_kept_s: float = 365 * 86400.0
     tidy_s: float = 300.0
     """How often the leader removes what is over."""

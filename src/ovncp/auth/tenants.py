@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Database
+from ovncp.auth.database import Conflict, Database
 from ovncp.auth.errors import BadValue, NoSuch, Taken
 from ovncp.auth.names import now, tenant_id
 from ovncp.auth.principal import Role
@@ -55,7 +54,7 @@ class Tenants:
         values = {"id": tenant_id(id), "description": description, "created": now()}
         try:
             await self._database.write(lambda c: c.execute(insert(TENANT).values(values)))
-        except IntegrityError as error:
+        except Conflict as error:
             raise Taken(f"there is a tenant {id} already") from error
         return await self.get(id)
 
@@ -106,7 +105,7 @@ class Tenants:
         """Have a user be in a tenant in a role; before and after.  Raises NoSuch."""
 
         async def use(connection: AsyncConnection) -> tuple[Member | None, Member]:
-            await find(connection, id)
+            await _lock(connection, id)
             found = await find_user(connection, user)
             before = await _find_member(connection, id, found.id)
             await connection.execute(delete(MEMBER).where(*_is(id, found.id)))
@@ -131,15 +130,16 @@ class Tenants:
 
     async def set_roles(self, user_id: str, roles: Mapping[str, Role]) -> None:
         """Have a user be in these tenants, as far as they exist, and in no others."""
+        wanted = {id: str(role) for id, role in roles.items()}
+        if await self._database.read(lambda c: _has_roles(c, user_id, wanted)):
+            return
 
         async def use(connection: AsyncConnection) -> None:
+            of_user = select(USER.c.id).where(USER.c.id == user_id)
+            await connection.execute(of_user.with_for_update())
             await connection.execute(delete(MEMBER).where(MEMBER.c.user_id == user_id))
-            known = set((await connection.execute(select(TENANT.c.id))).scalars())
-            rows = [
-                {"tenant_id": id, "user_id": user_id, "role": str(role)}
-                for id, role in roles.items()
-                if id in known
-            ]
+            known = await _existing(connection, wanted)
+            rows = [{"tenant_id": id, "user_id": user_id, "role": known[id]} for id in known]
             if rows:
                 await connection.execute(insert(MEMBER), rows)
 
@@ -168,7 +168,7 @@ class Tenants:
                 raise BadValue(resource, f"a number from 0 to {_MOST} is wanted")
 
         async def use(connection: AsyncConnection) -> tuple[dict[str, int], dict[str, int]]:
-            await find(connection, id)
+            await _lock(connection, id)
             before = await _quotas(connection, id)
             await connection.execute(delete(QUOTA).where(QUOTA.c.tenant_id == id))
             rows = [{"tenant_id": id, "resource": r, "most": most} for r, most in quotas.items()]
@@ -196,6 +196,24 @@ async def find(connection: AsyncConnection, id: str) -> Tenant:
     if row is None:
         raise NoSuch(f"there is no tenant {id}")
     return _tenant(row)
+
+
+async def _lock(connection: AsyncConnection, id: str) -> None:
+    """Have others who change what belongs to a tenant wait for this one.  Raises NoSuch."""
+    await connection.execute(select(TENANT.c.id).where(TENANT.c.id == id).with_for_update())
+    await find(connection, id)
+
+
+async def _existing(connection: AsyncConnection, roles: Mapping[str, str]) -> dict[str, str]:
+    """Those of the roles whose tenants exist."""
+    known = set((await connection.execute(select(TENANT.c.id))).scalars())
+    return {id: role for id, role in roles.items() if id in known}
+
+
+async def _has_roles(connection: AsyncConnection, user_id: str, roles: Mapping[str, str]) -> bool:
+    query = select(MEMBER.c.tenant_id, MEMBER.c.role).where(MEMBER.c.user_id == user_id)
+    found = {row.tenant_id: row.role for row in await connection.execute(query)}
+    return found == await _existing(connection, roles)
 
 
 async def _find_member(connection: AsyncConnection, id: str, user_id: str) -> Member | None:

@@ -17,7 +17,13 @@ import orjson
 from sqlalchemy import ColumnElement, Select, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from ovncp.auth.database import Database, DatabaseUnavailable, OutcomeUnknown
+from ovncp.auth.database import (
+    BadData,
+    Conflict,
+    Database,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+)
 from ovncp.auth.names import now
 from ovncp.auth.schema import AUDIT
 
@@ -113,10 +119,10 @@ class Trail:
         del self._late[:-MOST_WAITING]
 
     async def _insert(self, records: Sequence[Stored]) -> None:
-        rows = [{name: _fit(name, value) for name, value in each.items()} for each in records]
         try:
+            rows = [{name: _fit(name, value) for name, value in each.items()} for each in records]
             await self._database.write(lambda c: c.execute(insert(AUDIT), rows))
-        except SQLAlchemyError:
+        except (SQLAlchemyError, Conflict, BadData, TypeError, ValueError):
             if len(records) == 1:
                 _logger.exception("audit: this cannot be stored: %s", dict(records[0]))
                 return

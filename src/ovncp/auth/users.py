@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Database
+from ovncp.auth.database import Conflict, Database
 from ovncp.auth.errors import BadValue, NoSuch, NotAllowed, Taken
 from ovncp.auth.names import now, role_of, user_name
 from ovncp.auth.passwords import Passwords, WeakPassword, new_password
@@ -61,7 +60,7 @@ class Users:
 
         try:
             return password if await self._database.write(use) else None
-        except IntegrityError:
+        except Conflict:
             return None  # Another node was faster.
 
     async def create(self, name: str, role: Role | None, password: str | None) -> User:
@@ -69,7 +68,7 @@ class Users:
         values = _new(user_name(name), role, await self._kept(password))
         try:
             await self._database.write(lambda c: c.execute(insert(USER).values(values)))
-        except IntegrityError as error:
+        except Conflict as error:
             raise Taken(f"there is a user {name} already") from error
         return await self.get(values["id"])
 
@@ -116,7 +115,7 @@ class Users:
 
         try:
             return await self._database.write(use)
-        except IntegrityError as error:
+        except Conflict as error:
             raise Taken(f"there is a user {new.get('name')} already") from error
 
     async def delete(self, id_or_name: str) -> User:
@@ -142,25 +141,34 @@ class Users:
 
         Raises BadValue, Taken if another user has the name.
         """
-        role_name = None if role is None else str(role)
+        known = await self._database.read(lambda c: _signed_up(c, issuer, subject))
+        if known is not None and known.role == role:
+            return known
 
         async def use(connection: AsyncConnection) -> User:
-            query = select(USER).where(USER.c.issuer == issuer, USER.c.subject == subject)
-            row = (await connection.execute(query)).first()
-            if row is None:
+            known = await _signed_up(connection, issuer, subject)
+            if known is None:
                 values = _new(user_name(name), role, None) | {"issuer": issuer, "subject": subject}
                 await connection.execute(insert(USER).values(values))
                 return await find(connection, values["id"])
-            if row.role != role_name:
-                of_user = USER.c.id == row.id
-                changes = {"role": role_name, "changed": now()}
-                await connection.execute(update(USER).where(of_user).values(changes))
-            return await find(connection, row.id)
+            changes = {"role": None if role is None else str(role), "changed": now()}
+            await connection.execute(update(USER).where(USER.c.id == known.id).values(changes))
+            return await find(connection, known.id)
 
         try:
             return await self._database.write(use)
-        except IntegrityError as error:
-            raise Taken(f"there is another user {name}") from error
+        except Conflict as error:
+            # It was this one who came twice at once, or another one who has the name.
+            known = await self._database.read(lambda c: _signed_up(c, issuer, subject))
+            if known is None:
+                raise Taken(f"there is another user {name}") from error
+            return known
+
+
+async def _signed_up(connection: AsyncConnection, issuer: str, subject: str) -> User | None:
+    query = select(USER).where(USER.c.issuer == issuer, USER.c.subject == subject)
+    row = (await connection.execute(query)).first()
+    return None if row is None else _user(row)
 
 
 def _new(name: str, role: Role | None, password: str | None) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 
 from ovncp import __version__
-from ovncp.api import app, events
+from ovncp.api import app, events, logs, metrics, tracing
 from ovncp.api.platform import Platform
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.settings import (
@@ -28,18 +28,20 @@ from ovncp.auth.settings import (
     tenants_by_group,
 )
 from ovncp.cli import config, options
-from ovncp.cli.config import Config, ConfigError, DatabaseServer, Loaded
+from ovncp.cli.config import Config, ConfigError, DatabaseServer, Loaded, ServerSection
 from ovncp.cli.connect import connector
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
 from ovncp.cluster.node import Node, open_node
 from ovncp.cluster.rates import Limit
 from ovncp.cluster.settings import ClusterSettings, RedisSettings, SettingsError
+from ovncp.follow.link import Endpoint
 from ovncp.ops.refusal import Refusal
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
-from ovncp.ovn.session import Endpoint
 from ovncp.ovn.tracer import Tracer
 from ovncp.ovn.writer import Grouping
+from ovncp.server.configuration import ConfigurationError
+from ovncp.server.metrics_endpoint import PATH, MetricsEndpoint
 from ovncp.server.tls import TlsFiles
 
 PROGRAM = "ovncp api"
@@ -80,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
             print(usage(), end="")
             return 0
         loaded = load(parsed)
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-        logging.getLogger("ovncp").setLevel(logging.INFO)
+        log = loaded.config.log
+        logs.configure(log.format, log.level, cluster_settings(loaded.config).node_id)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(loaded.config))
     except (OptionError, ConfigError, SettingsError, Refusal, OSError) as error:
@@ -240,6 +242,7 @@ def open_platform(given: Config) -> Platform:
     grouping = Grouping(batch.batch_size, batch.batch_timeout, batch.max_concurrent)
     platform = Platform.of(replicas, node, grouping)
     platform.tracer = tracer(given)
+    platform.spans = tracing.open_spans(os.environ, node.id)
     accounts = account_settings(given)
     if accounts is not None:
         platform.admit(Accounts(accounts, node, partial(print, flush=True)))
@@ -291,4 +294,26 @@ async def _serve(given: Config) -> None:
     )
     host, port = listening.getsockname()[:2]
     print(f"listening on http://{host}:{port}", flush=True)
-    await _Server(settings, platform.node).serve([listening])
+    async with _showing_metrics(given.server, platform):
+        await _Server(settings, platform.node).serve([listening])
+
+
+@asynccontextmanager
+async def _showing_metrics(server: ServerSection, platform: Platform) -> AsyncIterator[None]:
+    """A block in which the figures are at their own port, if they are to be. Raises ConfigError."""
+    if server.metrics_port is None:
+        yield
+        return
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    place = f"{host}:{server.metrics_port}"
+    endpoint = MetricsEndpoint(place, partial(metrics.text, platform))
+    try:
+        await endpoint.start()
+    except ConfigurationError as error:
+        reason = str(error).rpartition(": ")[2]
+        raise ConfigError(f"server.metrics_port: {place}: {reason}") from error
+    print(f"metrics at http://{host}:{endpoint.port}{PATH}", flush=True)
+    try:
+        yield
+    finally:
+        await endpoint.close()

@@ -51,6 +51,11 @@ def as_port(value: Any) -> int:
     return found
 
 
+def as_port_or_none(value: Any) -> int | None:
+    """A TCP port as `as_port` has it, or "none"."""
+    return None if value == "none" else as_port(value)
+
+
 def as_boolean(value: Any) -> bool:
     """A boolean."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -118,7 +123,13 @@ class ServerSection:
     trusted_proxies: tuple[str, ...] = setting(
         as_list, (), "addresses or networks whose X-Forwarded-For counts", env="TRUSTED_PROXIES"
     )
-    metrics_port: int = setting(as_port, 9090, "the port of /metrics", flag="metrics-port")
+    metrics_port: int | None = setting(
+        as_port_or_none,
+        9090,
+        "the port where /metrics asks nobody who they are; none for none",
+        env="METRICS_PORT",
+        flag="metrics-port",
+    )
 
 
 @dataclass(frozen=True)
@@ -307,6 +318,26 @@ class AuthSection:
 
 
 @dataclass(frozen=True)
+class LogSection:
+    """What is logged, on the standard error."""
+
+    level: str = setting(
+        as_one_of("debug", "info", "warning", "error"),
+        "info",
+        "the least that is logged; debug has each request that only reads too",
+        env="LOG_LEVEL",
+        flag="log-level",
+    )
+    format: str = setting(
+        as_one_of("json", "text"),
+        "json",
+        "JSON objects, or LEVEL|WHO|TEXT for people",
+        env="LOG_FORMAT",
+        flag="log-format",
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """A node's configuration."""
 
@@ -319,6 +350,7 @@ class Config:
     session: SessionSection = section(SessionSection)
     batch_processor: BatchSection = section(BatchSection)
     auth: AuthSection = section(AuthSection)
+    log: LogSection = section(LogSection)
 
 
 class Setting(NamedTuple):

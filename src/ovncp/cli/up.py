@@ -264,7 +264,15 @@ def api_program(settings: Settings, api: Sequence[str]) -> Program:
     """The node of the platform, for this machine alone."""
     nb, sb = (_address(side, settings) for side in SIDES)
     port = f"{settings.api_port}"
-    argv = (*api, f"--nb={nb}", f"--sb={sb}", f"--host={preflight.LOOPBACK}", f"--port={port}")
+    argv = (
+        *api,
+        f"--nb={nb}",
+        f"--sb={sb}",
+        f"--host={preflight.LOOPBACK}",
+        f"--port={port}",
+        "--metrics-port=none",  # /metrics is on the other one too
+        "--log-format=text",
+    )
     return Program("api", argv, f"tcp:{preflight.LOOPBACK}:{port}")
 
 

@@ -14,16 +14,12 @@ import secrets
 from collections.abc import Sequence
 
 from ovncp.cluster.base import ClusterError, StreamId, Unavailable
-from ovncp.cluster.feed import Event, Feed, Listener
+from ovncp.cluster.feed import MARK, Event, Feed, Listener
 from ovncp.cluster.leadership import Leadership
 from ovncp.cluster.lease import Lease
 from ovncp.cluster.mail import Body, Mail
-from ovncp.cluster.pending import Change
 
 _logger = logging.getLogger("ovncp.cluster.coverage")
-
-MARK = "mark"
-"""The row of a mark, which is no event."""
 
 _ASK_AGAIN_S = 1.0
 
@@ -46,7 +42,7 @@ class Coverage(Listener):
     def begin(self) -> None:
         """The node follows a database from now on, which may have changed unseen before."""
         self._feed.has_seen_all = False
-        self._wanted = f"{self._node_id}/{secrets.token_hex(8)}"
+        self._wanted = self._new_mark()
         self._began.set()
 
     async def run(self) -> None:
@@ -60,8 +56,8 @@ class Coverage(Listener):
             await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _ask(self) -> None:
-        leader = self._leadership.leader
-        if leader is None or self._leadership.is_leader:
+        leader = self._leadership.leader  # which may be this node
+        if leader is None:
             return
         try:
             node_id = leader.holder.partition("/")[0]
@@ -74,12 +70,11 @@ class Coverage(Listener):
 
         The first is a mark, so that there is an id before the first event of a new stream.
         """
-        self._offer_mark()
+        self._feed.mark(self._new_mark())
         await self._feed.lead(lease)
 
-    def _offer_mark(self) -> None:
-        mark = f"{self._node_id}/{secrets.token_hex(8)}"
-        self._feed.offer([Change(MARK, mark, b"")])
+    def _new_mark(self) -> str:
+        return f"{self._node_id}/{secrets.token_hex(8)}"
 
     def hear(self, events: Sequence[Event]) -> None:
         """See `Listener.hear`."""
@@ -90,7 +85,7 @@ class Coverage(Listener):
     def miss(self, position: StreamId) -> None:
         """See `Listener.miss`: whoever leads finds out, by a mark, that it has to begin anew."""
         if self._leadership.is_leader:
-            self._offer_mark()
+            self._feed.mark(self._new_mark())
 
     def _asked(self, body: Body) -> None:
         task = asyncio.create_task(self._mark(body["mark"]))
@@ -106,4 +101,4 @@ class Coverage(Listener):
             _logger.info("no mark is given: %s", error)
             return
         if self._leadership.is_leader:
-            self._feed.offer([Change(MARK, mark, b"")])
+            self._feed.mark(mark)

@@ -29,9 +29,12 @@ from ovncp.cluster.base import (
 from ovncp.cluster.lease import Lease
 from ovncp.cluster.metrics import Counts
 from ovncp.cluster.pending import Change, Pending
-from ovncp.cluster.stream import Reader
+from ovncp.cluster.stream import Reader, following_on
 
 _logger = logging.getLogger("ovncp.cluster.feed")
+
+MARK = "mark"
+"""The row of a mark, which is no event, but tells how far the stream has come; see `coverage`."""
 
 _BATCH = 500
 _WAIT_S = 2.0
@@ -85,6 +88,7 @@ class Feed:
         self._counts = counts
         self._clock = clock or asyncio.get_running_loop().time
         self._pending = Pending(n_kept)
+        self._marks: list[Change] = []
         self._reader: Reader | None = None
         self._offered = asyncio.Event()
         self._moved = asyncio.Event()
@@ -106,6 +110,11 @@ class Feed:
             self._pending.offer(change, now)
         self._offered.set()
 
+    def mark(self, name: str) -> None:
+        """Append a mark behind all that was offered, when this node leads."""
+        self._marks.append(Change(MARK, name, b""))
+        self._offered.set()
+
     async def since(self, after: StreamId) -> list[Event]:
         """The next events after one, none if this node has heard no further ones.
 
@@ -118,10 +127,10 @@ class Feed:
         if after == self.position:
             return []
         items = await self._store.read(self._name, after, _BATCH, 0)
-        events = [_event(item) for item in items if item.id <= self.position]
-        if not events or events[0].previous != after:
+        heard = [item for item in items if item.id <= self.position]
+        if not heard:
             raise Gap(f"events after {after} are gone")
-        return events
+        return [_event(item) for item in following_on(heard, after, self._name)]
 
     async def _reach(self, id: StreamId) -> None:
         """Return when this node has read so far."""
@@ -150,22 +159,24 @@ class Feed:
         self._hear([_event(item) for item in items])
 
     async def _start_over(self, reader: Reader) -> None:
-        for item in await reader.restart():
-            change = _event(item).change
-            self._pending.settle(change.row, change.version)
+        self._settle(map(_event, await reader.restart()))
         self._counts.event_gaps += 1
         self._move()
         for listener in self.listeners:
             listener.miss(reader.position)
 
     def _hear(self, events: list[Event]) -> None:
-        for event in events:
-            self._pending.settle(event.change.row, event.change.version)
+        self._settle(events)
         self._counts.events_read += len(events)
         self._move()
         if events:
             for listener in self.listeners:
                 listener.hear(events)
+
+    def _settle(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.change.row != MARK:
+                self._pending.settle(event.change.row, event.change.version)
 
     def _move(self) -> None:
         self._moved.set()
@@ -183,9 +194,16 @@ class Feed:
         self.has_seen_all = True
         while True:
             self._offered.clear()
-            while changes := self._pending.unsent(_BATCH):
+            while changes := self._unsent():
                 after = await self._append(lease, after, changes)
             await self._offered.wait()
+
+    def _unsent(self) -> list[Change]:
+        changes = self._pending.unsent(_BATCH)
+        if len(changes) < _BATCH:
+            changes += self._marks
+            self._marks.clear()
+        return changes
 
     async def _begin(self, lease: Lease) -> StreamId:
         """Fence off earlier leaders, and see all that they appended; where the stream ends."""

@@ -84,7 +84,8 @@ class Locks:
 
     async def remove(self, key: str) -> Grant | None:
         """Take a lock from whoever holds it, who will be told; what it was.  Raises Unavailable."""
-        return await self._store.revoke(_PREFIX + key)
+        grant = await self._store.revoke(_PREFIX + key)
+        return None if grant is None else replace(grant, name=key)
 
 
 def _pause_s(attempt: int) -> float:

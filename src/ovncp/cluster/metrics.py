@@ -1,7 +1,7 @@
 """Figures about the cooperation of nodes, as plain numbers that anybody can show.
 
-A `Family` is what Prometheus calls one: a name, a kind, and samples with labels.  `node.Node` lists
-those of a node; docs/platform.md has the same list for people.
+A `Family` is what Prometheus calls one: a name, a kind, and samples with labels.  `api/metrics.py`
+shows those of a node; docs/platform.md has the same list for people.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: `kind` is "counter", "gauge" or "histogram"; a histogram has no samples."""
+    """One metric: `kind` is "counter", "gauge" or "histogram", which has `histograms` alone."""
 
     name: str
     kind: str
     help: str
     samples: tuple[tuple[Labels, float], ...] = ()
-    histogram: Histogram | None = None
+    histograms: tuple[tuple[Labels, Histogram], ...] = ()
 
 
 def labels(**values: str) -> Labels:
@@ -59,6 +59,15 @@ def family(name: str, kind: str, help: str, samples: float | Mapping[Labels, flo
     if isinstance(samples, Mapping):
         return Family(name, kind, help, tuple(samples.items()))
     return Family(name, kind, help, (((), samples),))
+
+
+def distribution(
+    name: str, help: str, histograms: Histogram | Mapping[Labels, Histogram]
+) -> Family:
+    """A metric that is a histogram, or one for each of several labels."""
+    if isinstance(histograms, Histogram):
+        histograms = {(): histograms}
+    return Family(name, "histogram", help, histograms=tuple(histograms.items()))
 
 
 @dataclass
@@ -101,11 +110,10 @@ def counted(counts: Counts) -> Iterable[Family]:
             "Locks that were over before this node gave them back.",
             counts.locks_lost,
         ),
-        Family(
+        distribution(
             "ovncp_distributed_lock_wait_seconds",
-            "histogram",
             "Time from asking for a lock to having it.",
-            histogram=counts.lock_wait_s,
+            counts.lock_wait_s,
         ),
         family(
             "ovncp_session_migrations_total",
@@ -119,11 +127,10 @@ def counted(counts: Counts) -> Iterable[Family]:
             "Patterns that this node was told to forget.",
             counts.invalidations,
         ),
-        Family(
+        distribution(
             "ovncp_cache_invalidation_latency_seconds",
-            "histogram",
             "Time from an invalidation to its arrival here, by the nodes' clocks.",
-            histogram=counts.invalidation_s,
+            counts.invalidation_s,
         ),
         family(
             "ovncp_cache_hits_total",

@@ -41,6 +41,8 @@ class Node:
         self.store = store
         self.breakers: list[Breaker] = []
         """Those of all dependencies, for the figures."""
+        self.more_families: list[Callable[[], Iterable[Family]]] = []
+        """Further figures."""
         self.on_drain: list[Callable[[], None]] = []
         """Called when this node is to serve no more, besides what is already under way."""
         me = record_of(settings.node_id, settings.hostname, settings.ip, settings.port, version)
@@ -165,6 +167,8 @@ class Node:
             {labels(dependency=b.name): STATES.index(b.state) for b in self.breakers},
         )
         yield from counted(self._counts)
+        for families in self.more_families:
+            yield from families()
 
 
 async def _keep_up(name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -188,4 +192,5 @@ def open_node(settings: ClusterSettings, version: str) -> Node:
     store = RedisStore(settings.redis)
     node = Node(settings, store, version)
     node.breakers.append(store.breaker)
+    node.more_families.append(store.families)
     return node

@@ -70,6 +70,11 @@ class Rates:
         window = int(self._clock() / limit.window_s)
         self._counts.setdefault((_name(key, limit), window), _Count(limit.window_s)).own += 1
 
+    def take_back(self, key: str, limit: Limit) -> None:
+        """Count one that was counted just now no more."""
+        window = int(self._clock() / limit.window_s)
+        self._counts.setdefault((_name(key, limit), window), _Count(limit.window_s)).own -= 1
+
     async def run(self) -> None:
         """Tell the other nodes, and hear from them, for ever."""
         while True:

@@ -12,6 +12,7 @@ from typing import Any
 from ovncp.cluster import redis_scripts as scripts
 from ovncp.cluster.base import Conflict, Fenced, Grant, Item, Store, StreamId, Unavailable
 from ovncp.cluster.breaker import Breaker
+from ovncp.cluster.metrics import Family, family
 from ovncp.cluster.redis_client import Argument, RedisClient
 from ovncp.cluster.settings import RedisSettings
 
@@ -22,6 +23,7 @@ class RedisStore(Store):
     def __init__(self, settings: RedisSettings):
         self._prefix = settings.prefix
         self._redis = RedisClient(settings)
+        self._n_connections = settings.pool_size
         self._closed = False
         self._leases = [self._key("{lease}:held"), self._key("{lease}:until")]
         self._last_token = self._key("{lease}:token")
@@ -30,6 +32,21 @@ class RedisStore(Store):
     def breaker(self) -> Breaker:
         """Whether Redis is asked at all."""
         return self._redis.breaker
+
+    def families(self) -> Iterable[Family]:
+        """Figures about the connections."""
+        yield family(
+            "ovncp_redis_connections_in_use",
+            "gauge",
+            "Connections to Redis that commands use now.",
+            self._redis.n_in_use,
+        )
+        yield family(
+            "ovncp_redis_connections_max",
+            "gauge",
+            "Connections to Redis that commands may use.",
+            self._n_connections,
+        )
 
     def _key(self, name: str) -> str:
         if self._closed:

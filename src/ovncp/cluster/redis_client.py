@@ -151,6 +151,11 @@ class RedisClient:
         # Those which wait for streams keep their connections all the time.
         self._waiting = _client(settings, None, 1000)
 
+    @property
+    def n_in_use(self) -> int:
+        """How many connections commands use now, of those that they may."""
+        return self._settings.pool_size - self._turns._value
+
     async def command(self, *arguments: Argument) -> Any:
         """The answer to a command.  Raises Unavailable."""
         async with self._turns:

@@ -81,7 +81,6 @@ class Sessions:
         self._to_enter: set[str] = set()
         self._to_strike: set[str] = set()
         self._changed = asyncio.Event()
-        self._n_all = 0
         membership.on_forgotten.append(self._enter_all)
         mail.on(_MIGRATE, self._migrate_own)
 
@@ -92,8 +91,11 @@ class Sessions:
 
     @property
     def n_all(self) -> int:
-        """How many there are at all nodes, as far as this one heard last."""
-        return max(self._n_all, len(self._own))
+        """How many there are at all nodes, by their latest heartbeats."""
+        nodes = self._membership.nodes
+        me = self._membership.me.id
+        others = (seen.record.sessions for id, seen in nodes.items() if id != me)
+        return len(self._own) + sum(others)
 
     def open(self, session: Session, move: Move) -> None:
         """A client has come to this node; `move` is how it is asked to go to another."""
@@ -113,7 +115,6 @@ class Sessions:
         """Those of all nodes.  Raises Unavailable."""
         entries = await self._store.entries(_REGISTER)
         known = {id: Session.decode(text) for id, text in entries.items()} | self.own
-        self._n_all = len(known)
         return sorted(known.values(), key=lambda session: (session.node, session.opened))
 
     async def migrate(self, session_id: str, to: str | None = None) -> str:

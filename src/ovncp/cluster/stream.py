@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ovncp.cluster.base import ZERO, Gap, Item, Store, StreamId
 
 _PAGE = 1000
@@ -16,7 +18,7 @@ class Reader:
         self._stream = stream
 
     async def next(self, wait_s: float, limit: int = _PAGE) -> list[Item]:
-        """The items that follow, none if none came for `wait_s`.
+        """The items that follow, as far as none is missing; none if none came for `wait_s`.
 
         Raises:
             Gap: it cannot go on from its position.
@@ -28,8 +30,7 @@ class Reader:
             items = await self._store.read(self._stream, self.position, limit, 0)
             if not items:
                 raise Gap(f"stream {self._stream} does not end at {self.position} any more")
-        if items and items[0].previous != self.position:
-            raise Gap(f"items after {self.position} of stream {self._stream} are gone")
+        items = following_on(items, self.position, self._stream)
         if items:
             self.position = items[-1].id
         return items
@@ -46,3 +47,16 @@ class Reader:
                 break
         self.position = end
         return skipped
+
+
+def following_on(items: list[Item], after: StreamId, stream: str) -> list[Item]:
+    """What was read after an id, up to the first place where items are missing.
+
+    Raises Gap if they are missing at once.
+    """
+    if items and items[0].previous != after:
+        raise Gap(f"items after {after} of stream {stream} are gone")
+    for number, (before, item) in enumerate(pairwise(items), 1):
+        if item.previous != before.id:
+            return items[:number]
+    return items

@@ -13,9 +13,9 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
+from ovncp.follow.link import Answered
 from ovncp.log.base import Lease, LeaseLost, Log, LogError
 from ovncp.server.lock_source import LockHolder
-from ovncp.server.upstream import Answered
 
 _LOG = logging.getLogger("ovncp.clustered")
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from ovncp.server.upstream import Answered
+from ovncp.follow.link import Answered
 
 
 class LockSource(Protocol):

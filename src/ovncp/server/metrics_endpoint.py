@@ -59,6 +59,12 @@ class MetricsEndpoint:
             place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             _LOG.info("the metrics are at http://%s%s", place, PATH)
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
     async def close(self) -> None:
         """Stop listening, and drop the connections."""
         self._server.close()

@@ -11,17 +11,15 @@ asks for is executed and taken back before it is forwarded.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter_ns
 from typing import Any, Final
 
-import orjson
-
-from ovncp.ovsdb import replica
+from ovncp.follow.following import Following
+from ovncp.follow.link import Job, SourceDatabase, ignore
 from ovncp.ovsdb.atom import ZERO_UUID
 from ovncp.ovsdb.database import Client, Database, Settings
-from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.execution import OPERATIONS
 from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.monitor import Notification
@@ -31,8 +29,7 @@ from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.perf_counter import JOBS
 from ovncp.server.runner import Requester, Runner, Transact, refuse_duplicate
-from ovncp.server.upstream import Job, SourceDatabase, Upstream, ignore
-from ovncp.wire.large_dump import LargeDump
+from ovncp.server.upstream import Upstream
 
 _LOG = logging.getLogger("ovncp.relay")
 
@@ -45,7 +42,6 @@ _PATIENCE_MSEC = 30_000
 """How long a lost source may be absent before clients are told, so that a restart of it does not
 send all of them elsewhere; C's relays wait as long."""
 
-_ROWS_PER_SLICE = 200
 _MOST_WAITING = 10_000  # transactions of one client
 
 
@@ -75,11 +71,7 @@ class Relay(Runner):
         self._announced = (False, False)
         self._patience: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        # The monitor at the source, once it is asked for, and whether its rows are here.
-        self._monitor_id: list[Any] | None = None
-        self._schema_text: str | None = None
-        self._n_monitors = 0
-        self._is_synchronized = False
+        self._following = Following(self, upstream)
         self._is_source_usable = False
         self._has_source_id = False
         self._lost_msec: int | None = None
@@ -108,7 +100,7 @@ class Relay(Runner):
 
     @property
     def _may_forward(self) -> bool:
-        return self._is_synchronized and self._is_source_usable
+        return self._following.is_synchronized and self._is_source_usable
 
     # Following the source
 
@@ -116,27 +108,23 @@ class Relay(Runner):
         """Follow another source from now on."""
         self._leave_source()
         self.source_lost()
-        self.upstream = upstream
+        self.upstream = self._following.source = upstream
         upstream.attach(self)
 
     def _leave_source(self) -> None:
         self.upstream.detach(self)
-        if self._monitor_id is not None and self.upstream.is_connected:
-            self.upstream.request("monitor_cancel", [self._monitor_id], ignore)
+        if self._following.monitor_id is not None and self.upstream.is_connected:
+            self.upstream.request("monitor_cancel", [self._following.monitor_id], ignore)
 
     def source_is(self, shown: SourceDatabase | None) -> None:
         """See `Follower.source_is`."""
-        usable = shown is not None and shown.is_usable
-        self._note_whether_usable(usable)
-        if shown is None or shown.schema is None or not usable:
-            return
-        if self._monitor_id is None or self._schema_text != shown.schema:
-            self._follow(shown.schema)
+        self._note_whether_usable(shown is not None and shown.is_usable)
+        if shown is not None and shown.schema is not None and self._is_source_usable:
+            self._following.follow(shown.schema)
 
-    def _follow_again(self, result: Any, error: Any) -> None:
-        if self._monitor_id is None and self._is_source_usable and self._schema_text is not None:
-            self.replaced(self)
-            self._follow(self._schema_text)
+    def source_says(self, method: str, params: list[Any]) -> Job | None:
+        """See `Follower.source_says`."""
+        return self._following.told(method, params)
 
     def _note_whether_usable(self, usable: bool) -> None:
         could = self._may_forward
@@ -169,109 +157,28 @@ class Relay(Runner):
             self._announced = shown
             self.announce(self)
 
-    def _follow(self, schema_text: str) -> None:
-        """Monitor all of the database, from where we are if the source has not another schema."""
-        try:
-            schema = DatabaseSchema.from_json(orjson.loads(schema_text))
-        except (OvsdbError, ValueError) as error:
-            self.upstream.leave(f"the schema of {self.name} is not valid ({error})")
-            return
-        self._schema_text = schema_text
-        self._n_monitors += 1
-        self._monitor_id = [self.name, self._n_monitors]
-        is_same = self.is_available and schema.to_json() == self.database.schema.to_json()
-        known_id = self.database.transaction_id if is_same and self._has_source_id else ZERO_UUID
-        requests: dict[str, Any] = {name: [{}] for name in schema.tables}
-        params = [self.name, self._monitor_id, requests, known_id]
-        answered = partial(self._first, self._monitor_id, None if is_same else schema)
-        self.upstream.request("monitor_cond_since", params, answered)
+    # Being a copy (see `Copy`)
 
-    def _first(
-        self, monitor_id: list[Any], schema: DatabaseSchema | None, result: Any, error: Any
-    ) -> Job | None:
-        """Take the first rows, or what changed since we knew them; `schema` is a new one."""
-        if monitor_id != self._monitor_id:
+    def known_id(self) -> str | None:
+        """See `Copy.known_id`."""
+        if not self.is_available:
             return None
-        if error is not None:
-            self.upstream.leave(f"{self.name} cannot be monitored there ({error})")
-            return None
-        found, last_id, updates = result
-        if found:
-            if self._apply_updates(updates, last_id):
-                self._synchronized()
-            return None
-        COUNTERS["relay_full_dump"] += 1
-        if schema is not None:
-            return self._fill(schema, updates, last_id)
-        return self._catch_up(updates, last_id)
+        return self.database.transaction_id if self._has_source_id else ZERO_UUID
 
-    def _synchronized(self) -> None:
-        could = self._may_forward
-        self._is_synchronized = True
-        self._note_connection(could)
-
-    async def _fill(self, schema: DatabaseSchema, updates: Any, last_id: str) -> None:
-        """Replace the database by one with another schema and the rows of `updates`."""
+    def begin(self, schema: DatabaseSchema, last_id: str) -> Database:
+        """See `Copy.begin`."""
         old = self.database
-        database = Database(schema, old.new_uuid, old.settings, self._id_for(last_id))
-        try:
-            for piece in _pieces(updates):
-                for items in replica.parse_dump(piece, database.tables, _ROWS_PER_SLICE):
-                    replica.fill(items, database.new_version)
-                    await asyncio.sleep(0)
-        except (OvsdbError, ValueError) as error:
-            self._distrust(error)
-            return
+        return Database(schema, old.new_uuid, old.settings, self._id_for(last_id))
+
+    def replace(self, database: Database, last_id: str) -> None:
+        """See `Copy.replace`."""
         self.database = database
         self.replaced(self)
         self._is_available = True
-        self._synchronized()
         self._follow_up(set(database.tables))
 
-    async def _catch_up(self, updates: Any, last_id: str) -> None:
-        """Make the rows those of `updates`; clients see what differs, as one transaction."""
-        tables = self.database.tables
-        items: list[replica.Item] = []
-        known: dict[str, set[str]] = {}
-        try:
-            for piece in _pieces(updates):
-                for parsed in replica.parse_dump(piece, tables, _ROWS_PER_SLICE):
-                    items += replica.differing(parsed)
-                    await asyncio.sleep(0)
-                for name, rows in piece.items():
-                    known.setdefault(name, set()).update(rows)
-        except (OvsdbError, ValueError) as error:
-            self._distrust(error)
-            return
-        items += replica.missing(known, tables)
-        # Only what comes from the source changes the rows, and that is waiting for us.
-        self._apply(replica.difference(items, self.database.new_version), last_id)
-        self._synchronized()
-
-    def source_says(self, method: str, params: list[Any]) -> Job | None:
-        """See `Follower.source_says`."""
-        if params[0] != self._monitor_id:
-            return None
-        if method == "update3":
-            self._apply_updates(params[2], params[1])
-        elif method == "monitor_canceled":
-            self._unfollow()
-            # If the schema is another one now, we are told before this is answered.
-            self.upstream.request("echo", [], self._follow_again)
-        return None
-
-    def _apply_updates(self, updates: Any, last_id: str) -> bool:
-        """Take the source's next transaction; whether it fits what is here."""
-        database = self.database
-        try:
-            transaction = replica.transaction_of(updates, database.tables, database.new_version)
-        except OvsdbError as error:
-            self._distrust(error)
-            return False
-        self._apply(transaction, last_id)
-        return True
-
-    def _apply(self, transaction: Transaction, last_id: str) -> None:
+    def apply(self, transaction: Transaction, last_id: str) -> None:
+        """See `Copy.apply`."""
         COUNTERS["relay_update"] += 1
         before = self.database.transaction_id
         if last_id == before and not transaction.changes:
@@ -284,22 +191,30 @@ class Relay(Runner):
         self._has_source_id = last_id != ZERO_UUID
         return last_id if self._has_source_id else self.database.new_uuid()
 
-    def _distrust(self, error: Exception) -> None:
-        """Begin anew with a source whose updates do not fit what is here."""
+    def synchronized(self, *, by_dump: bool) -> None:
+        """See `Copy.synchronized`."""
+        COUNTERS["relay_full_dump"] += by_dump
+        self._note_connection(could=False)
+
+    def unsynchronized(self, *, was_synchronized: bool) -> None:
+        """See `Copy.unsynchronized`."""
+        self._note_connection(was_synchronized and self._is_source_usable)
+
+    def canceled(self) -> bool:
+        """See `Copy.canceled`."""
+        if self._is_source_usable:
+            self.replaced(self)
+        return self._is_source_usable
+
+    def distrust(self, error: Exception) -> None:
+        """See `Copy.distrust`."""
         _LOG.warning("%s: %s", self.name, error)
         self._has_source_id = False
-        self.upstream.leave(f"{self.name} here is not what it is there")
-
-    def _unfollow(self) -> None:
-        could = self._may_forward
-        self._monitor_id = None
-        self._is_synchronized = False
-        self._note_connection(could)
 
     def source_lost(self) -> None:
         """See `Follower.source_lost`; what was sent may have happened or not."""
         self._note_whether_usable(False)
-        self._unfollow()
+        self._following.end()
         for request in list(self._sent):
             self._cancel(request)
 
@@ -407,11 +322,6 @@ class Relay(Runner):
         self._leave_source()
         self._end_patience()
         await super().close()
-
-
-def _pieces(dump: Any) -> Iterable[Any]:
-    """A dump as it came, in one piece or in many."""
-    return dump.pieces() if isinstance(dump, LargeDump) else (dump,)
 
 
 def _only_reads(operations: list[Any]) -> bool:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+from ovncp.follow.link import error_number
 from ovncp.server import stream, tls
 from ovncp.server.configuration import RemoteOptions
 from ovncp.server.database_remotes import RemoteStatus
 from ovncp.server.server import Server
-from ovncp.server.session import Session, error_number
+from ovncp.server.session import Session
 from ovncp.server.stream import Listener, Target
 from ovncp.server.workers import Workers
 from ovncp.wire.reconnect import END_OF_FILE, PROBE_INTERVAL_MSEC, Reconnect

@@ -13,11 +13,11 @@ import asyncio
 import errno
 import logging
 import os
-import ssl
 from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ovncp.follow.link import MAX_MESSAGE_BYTES, error_number
 from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.monitor import Monitor
 from ovncp.server.coverage import COUNTERS, define
@@ -44,7 +44,6 @@ _BAD_CLIENTS: Final = RateLimit(per_minute=5, burst=5)
 
 define("jsonrpc_received", "jsonrpc_sent", "monitor_merged", "session_overflow")
 
-MAX_MESSAGE_BYTES = 1 << 30
 _PIECE_BYTES: Final = 1 << 15  # of what came in, to be handled in one turn of the loop
 _SHARED_BYTES: Final = 1 << 16
 _METHODS: Final = METHODS | MONITOR_METHODS
@@ -496,11 +495,3 @@ class Session:
 
 def _is_transact(message: Any) -> bool:
     return type(message) is dict and message.get("method") in _TRANSACTING
-
-
-def error_number(error: OSError | UnicodeError) -> int:
-    """The nearest errno to what went wrong."""
-    if isinstance(error, ssl.SSLError):
-        return errno.EPROTO
-    number = getattr(error, "errno", None) or 0
-    return number if number > 0 else errno.ENXIO

@@ -17,9 +17,9 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
+from ovncp.follow.link import ignore
 from ovncp.ovsdb.lock import Locks
 from ovncp.server.lock_source import LockSource
-from ovncp.server.upstream import ignore
 
 _LOG = logging.getLogger("ovncp.relay")
 

@@ -8,9 +8,10 @@ asked for. `workers` is the other side.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
+from ovncp.follow.link import Job
 from ovncp.ovsdb.database import Settings
 from ovncp.server import server_database, stream
 from ovncp.server.channel import Channel, Message
@@ -26,9 +27,9 @@ from ovncp.server.session import Session
 from ovncp.server.shared_locks import Reply, SharedLocks
 from ovncp.server.stream import Target
 from ovncp.server.tls import TlsContexts, TlsFiles
-from ovncp.server.upstream import Job, Upstream
+from ovncp.server.upstream import Upstream
 from ovncp.server.worker_relay import Who, WorkerRelay
-from ovncp.wire.client import Event, Notification
+from ovncp.wire.client import Notification
 
 
 class _Upstream(Upstream):
@@ -39,20 +40,20 @@ class _Upstream(Upstream):
 
     notify_for: Callable[[int, str, list[Any]], None]
 
-    def __init__(self, clock: Clock, connection: int, ended: asyncio.Event) -> None:
+    def __init__(self, clock: Clock, connection: int, is_over: asyncio.Event) -> None:
         targets = [Target.of_descriptor(connection)]
         super().__init__(clock, targets, RemoteOptions(), TlsFiles)
-        self._ended = ended
+        self._is_over = is_over
 
-    def _end(self) -> None:
-        super()._end()
-        self._ended.set()
+    def _ended(self, unanswered: Sequence[Any]) -> None:
+        super()._ended(unanswered)
+        self._is_over.set()
 
-    def _handle(self, event: Event) -> Job | None:
-        if isinstance(event, Notification) and event.method == "notify_for":
-            self.notify_for(*event.params)
+    def _told(self, notification: Notification) -> Job | None:
+        if notification.method == "notify_for":
+            self.notify_for(*notification.params)
             return None
-        return super()._handle(event)
+        return super()._told(notification)
 
 
 class _Locks:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from ovncp.ovsdb.database import Client, Settings
+from ovncp.follow.link import Job
+from ovncp.ovsdb.database import Client, Database, Settings
 from ovncp.ovsdb.monitor import Notification
-from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server import snapshot
 from ovncp.server.clock import Clock
 from ovncp.server.relay import Relay
 from ovncp.server.runner import Transact
 from ovncp.server.session import Session
-from ovncp.server.upstream import Job, Upstream
+from ovncp.server.upstream import Upstream
 
 Who = Callable[[Any], list[Any]]
 
@@ -46,8 +46,9 @@ class WorkerRelay(Relay):
         """As in the main process, where it always is; requests wait until it is here."""
         return True
 
-    async def _fill(self, schema: DatabaseSchema, updates: Any, last_id: str) -> None:
-        await super()._fill(schema, updates, last_id)
+    def replace(self, database: Database, last_id: str) -> None:
+        """See `Copy.replace`."""
+        super().replace(database, last_id)
         self.upstream.request("history", [self.name], self._remember)
 
     def _remember(self, texts: list[str], error: Any) -> Job:
@@ -71,8 +72,9 @@ class WorkerRelay(Relay):
         else:
             self._held.append(action)
 
-    def _synchronized(self) -> None:
-        super()._synchronized()
+    def synchronized(self, *, by_dump: bool) -> None:
+        """See `Copy.synchronized`."""
+        super().synchronized(by_dump=by_dump)
         held, self._held = self._held, []
         for action in held:
             super().when_settled(action)

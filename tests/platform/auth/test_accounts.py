@@ -117,6 +117,41 @@ class TestUsers:
                 await accounts.check("one", password, "::1")
         assert await accounts.check("one", PASSWORD, "::2")
 
+    async def test_of_wrong_passwords_no_more_are_tried_at_once(self, open_accounts):
+        accounts = await open_accounts(login_limit=Limit(3, 60.0), address_login_limit=Limit(5, 60))
+        for user in ("one", "two"):
+            await accounts.users.create(user, None, PASSWORD)
+
+        async def n_tried(user, n=8):
+            tries = (accounts.check(user, f"wrong {i}", "::1") for i in range(n))
+            return (await asyncio.gather(*tries, return_exceptions=True)).count(None)
+
+        assert (await n_tried("one"), await n_tried("two"), await n_tried("three")) == (3, 2, 0)
+
+    async def test_who_comes_often_at_once_is_found_out_once(self, accounts, monkeypatch):
+        user = await accounts.users.create("one", Role.VIEWER, PASSWORD)
+        n_checked, check = 0, accounts.users.check
+
+        async def counting(*given):
+            nonlocal n_checked
+            n_checked += 1
+            return await check(*given)
+
+        monkeypatch.setattr(accounts.users, "check", counting)
+
+        def ask():
+            return accounts.identity_by_password("one", PASSWORD, "::1")
+
+        found = await asyncio.gather(*(ask() for _ in range(20)))
+        assert {identity.id for identity in found} == {user.id} and n_checked == 1
+        await accounts.changed()
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0)
+        await accounts.changed()  # Whatever it finds may be of before.
+        await asking
+        await ask()
+        assert n_checked == 3
+
 
 class TestTenants:
     async def test_they_are_created_described_and_deleted(self, accounts):
@@ -160,6 +195,19 @@ class TestTenants:
         ):
             with pytest.raises(NoSuch):
                 await call
+
+    async def test_those_who_change_one_at_once_take_turns(self, open_accounts):
+        nodes = [await open_accounts() for _ in range(2)]
+        tenants = [node.tenants for node in nodes]
+        await tenants[0].create("a", "")
+        user = await nodes[0].users.create("one", None, PASSWORD)
+        await asyncio.gather(
+            *(each.put_member("a", "one", role) for each in tenants for role in Role),
+            *(each.set_quotas("a", {"switches": n}) for each in tenants for n in range(3)),
+            *(each.set_roles(user.id, {"a": role, "x": role}) for each in tenants for role in Role),
+        )
+        assert [member.user for member in await tenants[0].members("a")] == ["one"]
+        assert (await tenants[0].quotas("a")).keys() == {"switches"}
 
     async def test_quotas(self, accounts):
         await accounts.tenants.create("a", "")
@@ -215,12 +263,13 @@ class TestCredentials:
             _, token = await accounts.credentials.create_key("one", "k", soon(), *limits)
             return await accounts.identity(token)
 
-        assert await identity() == Identity(user.id, "one", Role.OPERATOR, {"a": Role.ADMIN})
-        assert await identity(Role.VIEWER) == Identity(
-            user.id, "one", Role.VIEWER, {"a": Role.VIEWER}
-        )
-        assert await identity(None, "a") == Identity(user.id, "one", None, {"a": Role.ADMIN})
-        assert await identity(None, "b") == Identity(user.id, "one", None, {"b": Role.OPERATOR})
+        def expected(role, **tenants):
+            return Identity(user.id, "one", role, tenants, has_key=True)
+
+        assert await identity() == expected(Role.OPERATOR, a=Role.ADMIN)
+        assert await identity(Role.VIEWER) == expected(Role.VIEWER, a=Role.VIEWER)
+        assert await identity(None, "a") == expected(None, a=Role.ADMIN)
+        assert await identity(None, "b") == expected(None, b=Role.OPERATOR)
         scoped = await identity(Role.ADMIN, None, ["switches:read"])
         assert scoped.role == Role.OPERATOR
         assert scoped.scopes == {"switches:read"}

@@ -14,7 +14,14 @@ from sqlalchemy import text
 
 from engines import Postgres
 from ovncp.auth import database as module
-from ovncp.auth.database import Database, DatabaseUnavailable, DatabaseUnusable, OutcomeUnknown
+from ovncp.auth.database import (
+    BadData,
+    Conflict,
+    Database,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    OutcomeUnknown,
+)
 from ovncp.auth.settings import DatabaseSettings, postgres_url
 from ovncp.auth.trail import Trail, Wanted
 from ovncp.cluster.background import end
@@ -217,6 +224,29 @@ async def test_a_database_that_cannot_be_used_is_refused(server, open_database, 
     await database.write(lambda c: c.execute(text("UPDATE ovncp_migration SET version_num = 'x'")))
     with pytest.raises(DatabaseUnusable, match="later version"):
         await database.migrate()
+
+
+async def test_a_server_that_does_not_let_us_in_is_asked_again(server, open_database):
+    database = open_database()
+    with (
+        server.admitting("host all all all reject"),
+        pytest.raises(DatabaseUnavailable, match=r"pg_hba\.conf"),
+    ):
+        await database.migrate()
+    await database.migrate()
+
+
+async def test_what_it_cannot_do_is_told_and_no_reason_to_leave_it(open_database):
+    database = open_database()
+    await make_table(database)
+    await database.write(lambda c: c.execute(text("CREATE UNIQUE INDEX i ON t (n)")))
+    await put(database, 1)
+    for _ in range(5):
+        with pytest.raises(Conflict):
+            await put(database, 1)
+        with pytest.raises(BadData):
+            await database.read(lambda c: c.execute(text("SELECT :x"), {"x": "nul\0"}))
+    assert not database.is_away
 
 
 def record(n):

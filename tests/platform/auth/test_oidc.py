@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from urllib.parse import parse_qs, urlsplit
 
@@ -171,6 +173,30 @@ async def test_its_users_are_ours_with_the_roles_that_it_says(there, oidc_settin
     with pytest.raises(BadToken, match="another user"):
         await accounts.identity(there.token())
     assert await accounts.identity("x.y.z") is None
+
+
+async def test_a_new_user_who_comes_often_at_once_is_one(there, oidc_settings, open_accounts):
+    nodes = [await open_accounts(oidc=oidc_settings) for _ in range(2)]
+    await nodes[0].tenants.create("a", "")
+    there.claims |= {"groups": ["net-eyes", "team-a"]}
+    tokens = [there.token(jti=str(n)) for n in range(4)]
+    found = await asyncio.gather(*(node.identity(token) for node in nodes for token in tokens))
+    assert len({identity.id for identity in found}) == 1
+    assert found[0].tenants == {"a": Role.OPERATOR}
+
+
+async def test_a_provider_that_is_down_is_not_asked_all_the_time(there, provider):
+    there.is_down = True
+    for _ in range(8):
+        with pytest.raises(ProviderUnavailable):
+            await provider.verify(there.token())
+    assert there.n_refused == 3 and provider.breaker.state == "open"
+    there.is_down = False
+    async with asyncio.timeout(10):
+        while provider.breaker.state == "open":
+            with contextlib.suppress(ProviderUnavailable):
+                await provider.verify(there.token())
+            await asyncio.sleep(0.05)
 
 
 def test_settings_that_make_no_sense_are_refused():

@@ -1,0 +1,1 @@
+"""Following databases of another server, as relays and the platform do."""

@@ -1,0 +1,119 @@
+"""What probes are told, while what a node depends on goes away and comes back."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from engines import Postgres, PostgresStandby
+from interop.programs import wait_for
+from platform_figures import Figures
+from platform_node import Node, databases
+from redis_servers import RedisServer
+
+NEEDED = {"northbound": True, "southbound": False, "redis": False, "database": True}
+
+
+def ask(node: Node, probe: str) -> tuple[int, dict]:
+    answer = httpx.get(f"{node.url}/health/{probe}", timeout=10)
+    return answer.status_code, answer.json()
+
+
+def down(node: Node) -> tuple[int, set[str]]:
+    """The status of /health/ready, and what it says is down."""
+    status, told = ask(node, "ready")
+    dependencies = told["dependencies"]
+    assert {name: each["needed"] for name, each in dependencies.items()} == NEEDED
+    return status, {name for name, each in dependencies.items() if each["status"] == "down"}
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with Postgres() as primary, PostgresStandby(primary) as standby:
+        yield primary, standby
+
+
+def configuration(primary, standby) -> str:
+    (host, port), (replica_host, replica_port) = (p.host.split(":") for p in (primary, standby))
+    return f"""
+auth: {{mode: users}}
+database:
+  primary: {{host: "{host}", port: {port}, database: postgres, user: ovncp}}
+  replicas: [{{host: "{replica_host}", port: {replica_port}, database: postgres, user: ovncp}}]
+ovn: {{connection_timeout: 200ms}}
+"""
+
+
+def test_a_node_is_ready_while_all_that_it_needs_is_there(postgres, tmp_path):
+    primary, standby = postgres
+    config = tmp_path / "config.yaml"
+    config.write_text(configuration(primary, standby))
+    with (
+        RedisServer() as redis,
+        databases("ovncp") as nb,
+        databases("c") as sb,
+        Node(
+            nb.remote,
+            sb.remote,
+            f"--config={config}",
+            env={"REDIS_URL": f"redis://{redis.address}", "NODE_ID": "n"},
+        ) as node,
+    ):
+        wait_for(lambda: ask(node, "startup")[0] == 200, "the start")
+        assert down(node) == (200, set())
+        lag = "ovncp_database_replica_lag_seconds"
+        assert Figures.at(node.metrics_url).sum(lag, server="database replica 1") < 60
+
+        redis.kill()
+        assert down(node) == (200, {"redis"})
+        redis.start()
+        wait_for(lambda: down(node) == (200, set()), "Redis")
+        with redis.paused():
+            assert down(node) == (200, {"redis"})
+        wait_for(lambda: down(node) == (200, set()), "Redis")
+
+        sb.kill9()
+        wait_for(lambda: down(node) == (200, {"southbound"}), "the end of the Southbound")
+        sb.restart()
+        nb.kill9()
+        wait_for(lambda: down(node)[0] == 503, "the end of the Northbound")
+        assert ask(node, "ready")[1]["status"] == "not ready"
+        nb.restart()
+        wait_for(lambda: down(node) == (200, set()), "both databases")
+
+        standby.stop()
+        assert down(node) == (200, set())
+        figures = Figures.at(node.metrics_url)
+        assert lag in figures.names() and not list(figures.samples(lag))
+        primary.stop()
+        wait_for(lambda: down(node) == (503, {"database"}), "the end of the accounts")
+        primary.start()
+        wait_for(lambda: down(node) == (200, set()), "the accounts")
+        assert ask(node, "live") == (200, {"status": "live", "node": "n", "dependencies": {}})
+
+
+def test_a_node_has_not_started_before_it_has_the_northbound():
+    with (
+        databases("ovncp", start=False) as server,
+        Node(server.remote, server.remote) as node,
+    ):
+        assert ask(node, "live")[0] == 200
+        status, told = ask(node, "startup")
+        assert (status, told["status"]) == (503, "starting")
+        assert ask(node, "ready")[0] == 503
+        server.start()
+        wait_for(lambda: ask(node, "startup")[0] == 200, "the start")
+        assert ask(node, "startup")[1]["status"] == "started"
+
+
+def test_a_node_that_drains_is_sent_no_more_requests(start):
+    a, b = start("a"), start("b")
+    wait_for(lambda: len(a.get("/cluster/nodes")["items"]) == 2, "the other node")
+    b.post("/cluster/nodes/a/drain", {}, 202)
+    wait_for(lambda: ask(a, "ready")[0] == 503, "the node to drain")
+    told = ask(a, "ready")[1]
+    assert told["status"] == "draining"
+    assert {each["status"] for each in told["dependencies"].values()} == {"up"}
+    assert (ask(a, "live")[0], ask(b, "ready")[0]) == (200, 200)
+    figures = Figures.at(b.metrics_url)
+    assert figures.sum("ovncp_cluster_nodes_total", status="draining") == 1
