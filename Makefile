@@ -29,7 +29,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTED_WITH = venv openssl ovsdb-server ovs-vsctl ovs-vswitchd vtep-ctl ovn-nbctl ovn-northd \
     ovn-controller ovn-ic ovn-controller-vtep etcd etcdctl postgres redis-server haproxy nginx \
-    promtool ip nft strace gcc
+    promtool docker-compose kubectl ip nft strace gcc
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
     --build-deps-for=editable pyproject.toml

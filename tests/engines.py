@@ -347,6 +347,10 @@ class PostgresStandby(Postgres):
         source = ("-h", host, "-p", port, "-U", "ovncp")
         self._run("pg_basebackup", "-R", "--checkpoint=fast", "--no-sync", *source)
 
+    def promote(self) -> None:
+        """Have it be a primary, and return when it is."""
+        self._run("pg_ctl", "promote")
+
 
 @functools.cache
 def shared(name: str) -> EtcdCluster | Postgres:

@@ -16,15 +16,19 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import uvloop
 from tests.bench.database import NB_SCHEMA, name
 
+from ovncp.ovn.resources import NORTHBOUND
 from platform_node import SCHEMAS, Node
 from servers import Server
 
 PORTS_PER_SWITCH = 10
+SWITCHES_PER_ROUTER = 10
+WATCHERS = 1_000
 READERS = 16
 WRITERS = 20
 READS_PER_SECOND = 2_000
@@ -41,7 +45,24 @@ def switch(number: int) -> dict[str, Any]:
     }
 
 
+def router(number: int) -> dict[str, Any]:
+    switches = range(number * SWITCHES_PER_ROUTER, (number + 1) * SWITCHES_PER_ROUTER)
+    return {
+        "name": f"router-{number:04}",
+        "ports": ["set", [["uuid", name("router port", each)] for each in switches]],
+    }
+
+
+def router_port(number: int) -> dict[str, Any]:
+    return {
+        "name": f"gateway-{number:05}",
+        "mac": f"0a:59:00:00:{number >> 8 & 255:02x}:{number & 255:02x}",
+        "networks": f"10.{number >> 8 & 255}.{number & 255}.1/24",
+    }
+
+
 def port(number: int) -> dict[str, Any]:
+    """A port of a switch; the first one of each switch is that to its router."""
     mac = f"0a:58:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:00:{number & 255:02x}"
     address = f"{mac} 10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     ids = {
@@ -49,6 +70,14 @@ def port(number: int) -> dict[str, Any]:
         "neutron:revision_number": "4",
         "neutron:security_group_ids": name("group", number % 50),
     }
+    if number % PORTS_PER_SWITCH == 0:
+        options = {"router-port": f"gateway-{number // PORTS_PER_SWITCH:05}"}
+        return {
+            "name": f"port-{number:06}",
+            "type": "router",
+            "addresses": "router",
+            "options": ["map", list(options.items())],
+        }
     return {
         "name": f"port-{number:06}",
         "addresses": address,
@@ -60,9 +89,11 @@ def port(number: int) -> dict[str, Any]:
 
 
 def northbound(n_switches: int) -> bytes:
-    """A Northbound database file with so many switches, and their ports."""
-    n_ports = n_switches * PORTS_PER_SWITCH
+    """A Northbound database file with so many switches, their ports, and their routers."""
+    n_ports, n_routers = n_switches * PORTS_PER_SWITCH, n_switches // SWITCHES_PER_ROUTER
     change = {
+        "Logical_Router": {name("router", n): router(n) for n in range(n_routers)},
+        "Logical_Router_Port": {name("router port", n): router_port(n) for n in range(n_switches)},
         "Logical_Switch": {name("switch", n): switch(n) for n in range(n_switches)},
         "Logical_Switch_Port": {name("port", n): port(n) for n in range(n_ports)},
         "_date": 1700000000000,
@@ -104,6 +135,36 @@ class Caller:
         if not answer.startswith(b"HTTP/1.1 20"):
             raise RuntimeError(f"{method} {path}: {answer!r} {found!r}")
         return found
+
+
+class Watcher(asyncio.Protocol):
+    """A WebSocket's client that notes when it was told of what it waits for (RFC 6455)."""
+
+    def __init__(self, found: Callable[[], None]) -> None:
+        self._found = found
+        self._read = b""
+        self.wanted = b""
+        self.is_open = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(
+            b"GET /ws?resources=switches HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\n\r\n"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        if not self.is_open.done() and b"subscribed" in self._read:
+            self.is_open.set_result(None)
+        if self.wanted and self.wanted in self._read:
+            self._read = self.wanted = b""
+            self._found()
+
+    def watch(self, text: bytes) -> None:
+        """Wait for `text`."""
+        self._read, self.wanted = b"", text
 
 
 Work = Callable[[Caller, int], Awaitable[object]]
@@ -161,6 +222,35 @@ async def latencies(url: str, seconds: float, work: Work) -> list[float]:
     return found
 
 
+async def deliveries(
+    url: str, n_watchers: int, n_changes: int, change: Callable[[str], object]
+) -> list[float]:
+    """How many seconds after a change each of the watchers is told of it."""
+    host, _, number = url.removeprefix("http://").partition(":")
+    loop = asyncio.get_running_loop()
+    seen: list[float] = []
+    make = partial(Watcher, lambda: seen.append(time.perf_counter()))
+    watchers = [
+        (await loop.create_connection(make, host, int(number)))[1] for _ in range(n_watchers)
+    ]
+    await asyncio.gather(*(watcher.is_open for watcher in watchers))
+    found = []
+    for turn in range(n_changes):
+        text = f"change-{turn}-"
+        for watcher in watchers:
+            watcher.watch(text.encode())
+        start = time.perf_counter()
+        await loop.run_in_executor(None, change, text)
+        async with asyncio.timeout(30):
+            while len(seen) < n_watchers:
+                await asyncio.sleep(0.01)
+        found += [each - start for each in seen]
+        seen.clear()
+    for watcher in watchers:
+        watcher.transport.abort()
+    return found
+
+
 def p99(found: list[float]) -> float:
     return statistics.quantiles(found, n=100)[98] if len(found) > 1 else found[0]
 
@@ -168,8 +258,9 @@ def p99(found: list[float]) -> float:
 class Load:
     """What is asked of a node in front of so many switches."""
 
-    def __init__(self, url: str, n_switches: int, seconds: float) -> None:
+    def __init__(self, url: str, server: Server, n_switches: int, seconds: float) -> None:
         self.url = url
+        self.server = server
         self.n_switches = n_switches
         self.n_ports = n_switches * PORTS_PER_SWITCH
         self.seconds = seconds
@@ -197,19 +288,41 @@ class Load:
         pages = await latencies(self.url, self.seconds, self.read_page)
         await background
         first = await latencies(self.url, self.seconds / 4, self.read_first_page)
+        graph = await latencies(self.url, self.seconds / 4, self.read_topology)
+        told = await self.tell()
         creations = await closed(self.url, WRITERS, self.seconds, self.create_port)
-        page_ms, first_ms = 1000 * p99(pages), 1000 * p99(first)
+        page_ms, first_ms, graph_ms, told_ms = (
+            1000 * p99(found) for found in (pages, first, graph, told)
+        )
         return iter(
             (
                 Figure("single reads", reads, "/s", "≥ 2000", reads >= READS_PER_SECOND),
                 Figure("page of 100 from within, p99", page_ms, "ms", "< 20", page_ms < 20),
                 Figure("first page of 100, p99", first_ms, "ms", "< 20", first_ms < 20),
+                Figure("first page of the topology, p99", graph_ms, "ms", "< 200", graph_ms < 200),
+                Figure("an event to 1,000 clients, p99", told_ms, "ms", "< 150", told_ms < 150),
                 Figure("port creations", creations, "/s", "≥ 500", creations >= 500),
             )
         )
 
     async def read_first_page(self, caller: Caller, _: int) -> None:
         await caller.call("GET", f"/switches?limit={PAGE_ROWS}")
+
+    async def read_topology(self, caller: Caller, _: int) -> None:
+        await caller.call("GET", "/topology")
+
+    async def tell(self) -> list[float]:
+        """Change switches in the database itself, once a while."""
+        with self.server.client(timeout=30) as client:
+
+            def change(text: str) -> None:
+                where = [["_uuid", "==", ["uuid", name("switch", 1)]]]
+                ids = ["map", [["told", text]]]
+                update = {"op": "update", "table": "Logical_Switch", "where": where}
+                client.transact(NORTHBOUND, {**update, "row": {"external_ids": ids}})
+
+            n_changes = max(2, int(2 * self.seconds))
+            return await deliveries(self.url, WATCHERS, n_changes, change)
 
     async def wait_until_loaded(self) -> None:
         """Go through all ports, and note where pages start."""
@@ -233,7 +346,7 @@ def measure(n_switches: int, seconds: float, kind: str) -> list[Figure]:
         os.sched_setaffinity(0, {cores[0]})
         with Node(server.remote, server.remote) as node:
             os.sched_setaffinity(0, others)
-            load = Load(node.url, n_switches, seconds)
+            load = Load(node.url, server, n_switches, seconds)
             uvloop.run(load.wait_until_loaded())
             try:
                 return list(uvloop.run(load.figures()))

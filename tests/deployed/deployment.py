@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +73,23 @@ class Deployment:
         await asyncio.to_thread(self._start_postgres, stack)
         stack.enter_context(self._northd())
         stack.callback(self._end_nodes)
-        self.tokens, *_ = await asyncio.gather(
-            tokens_of(self._accounts), *(self.start_node(name) for name in NODES)
-        )
-        stack.enter_context(self._haproxy())
+        self.tokens = await tokens_of(self._accounts)
+        await asyncio.gather(*map(self.start_node, NODES))
         await self.is_whole()
+        stack.enter_context(self._haproxy())
+        await self._is_served()
 
     def _start_postgres(self, stack: AsyncExitStack) -> None:
         self.primary = stack.enter_context(Postgres())
         self.standby = stack.enter_context(PostgresStandby(self.primary))
+        self.primary.sql("CREATE DATABASE ovncp ENCODING 'UTF8' TEMPLATE template0")
         # What is acknowledged is at the standby, too.
         self.primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
         self.primary.sql("SELECT pg_reload_conf()")
 
     @property
     def _accounts(self) -> str:
-        return f"postgresql://ovncp@{self.primary.host},{self.standby.host}/postgres"
+        return f"postgresql://ovncp@{self.primary.host},{self.standby.host}/ovncp"
 
     async def start_node(self, name: str) -> None:
         """Start a node, and return when it listens."""
@@ -115,7 +116,7 @@ class Deployment:
 
     @contextmanager
     def _haproxy(self) -> Iterator[None]:
-        text = HAPROXY_FILE.read_text()
+        text = HAPROXY_FILE.read_text().replace("maxconn 20000", "maxconn 4000")
         for name, port in self.ports.items():
             text = text.replace(f" {name}:8080", f" 127.0.0.1:{port}")
         text = text.replace("bind :8080", f"bind {self.url.removeprefix('http://')}")
@@ -143,7 +144,7 @@ class Deployment:
         return answer.json() if answer.status_code == 200 else None
 
     async def is_whole(self) -> None:
-        """Return when all nodes are there, at all nodes, and events are told."""
+        """Return when all nodes are there, at all nodes, and one leads."""
         async with asyncio.timeout(START_SECONDS):
             while not all([await self._is_well(name) for name in NODES]):
                 await asyncio.sleep(0.2)
@@ -156,6 +157,15 @@ class Deployment:
         return {each["id"]: each["status"] for each in known["items"]} == dict.fromkeys(
             NODES, "active"
         )
+
+    async def _is_served(self) -> None:
+        """Return when HAProxy sends requests to nodes."""
+        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
+            while True:
+                with suppress(httpx.TransportError):
+                    if (await client.get(f"{self.url}/health/ready")).status_code == 200:
+                        return
+                await asyncio.sleep(0.1)
 
     async def leader(self) -> str:
         """Which node leads, as soon as one does."""
@@ -194,7 +204,7 @@ class Deployment:
 
     async def fail_postgres_over(self) -> None:
         """Have PostgreSQL's primary crash, and its standby take over."""
-        self.primary.kill()
+        await asyncio.to_thread(self.primary.stop, signal.SIGQUIT)
         await asyncio.to_thread(self.standby.promote)
 
 
@@ -206,8 +216,6 @@ def _running(log: Path, *command: str) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | places)
     try:
-        time.sleep(0.1)
-        assert process.poll() is None, log.read_text()
         yield
         assert process.poll() is None, log.read_text()
     finally:

@@ -16,7 +16,7 @@ TENANT = "red"
 WRITERS = ("w1", "w2", "w3")
 TENANT_WRITERS = ("red1",)
 _ROLES = {"admin": Role.ADMIN, "viewer": Role.VIEWER, **dict.fromkeys(WRITERS, Role.OPERATOR)}
-_MEMBERS = {"red viewer": Role.VIEWER, **dict.fromkeys(TENANT_WRITERS, Role.OPERATOR)}
+_MEMBERS = {"red-viewer": Role.VIEWER, **dict.fromkeys(TENANT_WRITERS, Role.OPERATOR)}
 _PASSWORD = "correct horse battery"
 
 
@@ -31,9 +31,7 @@ async def tokens_of(url: str) -> dict[str, str]:
         await accounts.tenants.create(TENANT, "")
         tokens = {}
         for name, role in {**_ROLES, **dict.fromkeys(_MEMBERS)}.items():
-            # A node may have made its first user by now, who is the administrator.
-            there = [each for each in await accounts.users.all() if each.name == name]
-            user = there[0] if there else await accounts.users.create(name, role, _PASSWORD)
+            user = await accounts.users.create(name, role, _PASSWORD)
             if name in _MEMBERS:
                 await accounts.tenants.put_member(TENANT, name, _MEMBERS[name])
             tokens[name], _ = await accounts.log_in(user, "::1")

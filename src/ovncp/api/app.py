@@ -1,7 +1,7 @@
 """The application: routes, and how errors are answered, around a `Platform`.
 
 A part of the interface is a module with a `router`, named in ROUTERS. That of the resources is the
-last one, since it takes all that is below /api/v1.
+first one, since it has most of what is asked, and finds out soonest whether it is meant.
 """
 
 from collections.abc import AsyncIterator
@@ -37,6 +37,7 @@ from ovncp.api.security_headers import SecurityHeaders
 LARGEST_BODY_BYTES = 16 << 20
 
 ROUTERS = (
+    resources.router,
     docs.router,
     health.router,
     metrics.router,
@@ -49,7 +50,6 @@ ROUTERS = (
     tenants.router,
     trail.router,
     cluster.router,
-    resources.router,
 )
 
 

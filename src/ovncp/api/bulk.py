@@ -13,9 +13,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from ovncp.api import problem, reading, writing
+from ovncp.api import problem, quotas, reading, writing
 from ovncp.api.call import Call, begin
-from ovncp.api.execution import draft_of, execute, of_operation
+from ovncp.api.execution import draft_of, execute, of_operation, quotas_of
 from ovncp.api.idempotency import Answer, uuid_for
 from ovncp.api.location import PREFIX, Location, check_location, locate
 from ovncp.ovn.rehearsal import rehearse
@@ -98,7 +98,7 @@ async def transactions(request: Request, body: Transaction) -> Response:
                 locations.append(location)
                 wanted.append(_write(call, operation, location, key, number, operation.name))
         if body.dry_run:
-            return Answer(200, {}, encode({"changes": _rehearse(call, wanted)}))
+            return Answer(200, {}, encode({"changes": await _rehearse(call, wanted)}))
         if body.wait != "none":
             call.platform.barrier.check()
         written = await execute(call, wanted, alone=True)
@@ -155,10 +155,18 @@ def _result(answer: Answer) -> dict[str, Any]:
     return result
 
 
-def _rehearse(call: Call, wanted: Sequence[Write]) -> list[dict[str, Any]]:
-    """What `wanted` would change. Raises what `problem.of` knows."""
+async def _rehearse(call: Call, wanted: Sequence[Write]) -> list[dict[str, Any]]:
+    """What `wanted` would change, as far as who asks sees it. Raises what `problem.of` knows."""
     draft, _ = draft_of(call, wanted, is_bulk=True)
-    return [_change(call, change) for change in rehearse(call.platform.nb, draft)]
+    quotas.check(quotas.limited_by(await quotas_of(call, draft), draft), draft, {})
+    changes = rehearse(call.platform.nb, draft)
+    return [_change(call, change) for change in changes if _sees(call, change)]
+
+
+def _sees(call: Call, change: Change) -> bool:
+    # What is new is their own; the rest is what it was, since nothing was done.
+    rows = call.platform.nb.rows[change.table.name]
+    return change.old is None or call.view.sees(rows, change.row)
 
 
 def _change(call: Call, change: Change) -> dict[str, Any]:

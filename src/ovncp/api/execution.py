@@ -1,18 +1,19 @@
 """Writes, done: checked, executed, told to the audit trail, and seen by who asked for them."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import zip_longest
 from typing import Any
 
 from ovncp.api import audit, problem
 from ovncp.api.audit import Record
 from ovncp.api.call import Call
 from ovncp.api.problem import Problem
+from ovncp.api.quotas import Quotas
 from ovncp.ovn.draft import Draft, Unmet
 from ovncp.ovn.session import SessionLost
 from ovncp.ovn.values import Invalid, Unresolved
-from ovncp.ovn.write import CREATE, Write, Written, put
+from ovncp.ovn.write import Write, Written, put
 from ovncp.ovn.writer import Rejected
 
 _DUPLICATE = "duplicate uuid"
@@ -55,23 +56,28 @@ async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -
     Raises what `problem.of` knows.
     """
     call.platform.audit.check()
-    await _check_quotas(call, wanted)
     if _was_done(call, wanted):
         return _again(call, wanted)
     written: Sequence[Written] = ()
+    owners: Sequence[str | None] = ()
     result = audit.DONE
     try:
         draft, written = draft_of(call, wanted, is_bulk=alone)
-        writer = call.platform.writer
-        with call.platform.spans.step("commit"):
-            await (writer.alone if alone else writer.write)(draft)
+        owners = [_owner(call, each) for each in written]
+        quotas = await quotas_of(call, draft)
+        async with call.platform.quotas.keeping(quotas, draft):
+            writer = call.platform.writer
+            with call.platform.spans.step("commit"):
+                await (writer.alone if alone else writer.write)(draft)
     except Exception as error:
         if _is_done(error, wanted):
             return _again(call, wanted)
         result = _kind(error)
+        if isinstance(error, Rejected) and call.principal.tenant is not None:
+            raise _without_others(error) from error
         raise
     finally:
-        await _audit(call, wanted, written, result)
+        await _audit(call, wanted, written, owners, result)
     await call.platform.sight.wrote(call.principal.id)
     return written
 
@@ -114,44 +120,52 @@ def _uuid(write: Write, draft: Draft) -> str:
         return ""
 
 
-async def _check_quotas(call: Call, wanted: Sequence[Write]) -> None:
-    """See that a tenant has not more than it may. Raises Problem."""
+async def quotas_of(call: Call, draft: Draft) -> Quotas:
+    """What who asks may have, if the draft makes something of theirs.
+
+    Raises what `problem.of` knows.
+    """
     tenant = call.principal.tenant
-    new = Counter(write.resource.name for write in wanted if write.action == CREATE)
-    if tenant is None or not new:
-        return
-    quotas = await call.platform.access.quotas(tenant)
-    tables = {write.resource.name: write.resource.table for write in wanted}
-    for name, n_new in new.items():
-        if name not in quotas:
-            continue
-        there = call.view.all(call.platform.nb.rows[tables[name]]) or ()
-        n_rows = sum(1 for _ in there)
-        if n_rows + n_new > quotas[name]:
-            text = f"the tenant has {n_rows} of {quotas[name]} {name}"
-            raise Problem("quota", text)
+    if tenant is None or not draft.inserted:
+        return {}
+    return await call.platform.access.quotas(tenant)
+
+
+def _without_others(error: Rejected) -> Rejected:
+    """What a tenant's member is told of a conflict: not which row it is with."""
+    return Rejected(error.tag, error.details.partition(".  First row")[0], error.place)
 
 
 async def _audit(
-    call: Call, wanted: Sequence[Write], written: Sequence[Written], result: str
+    call: Call,
+    wanted: Sequence[Write],
+    written: Sequence[Written],
+    owners: Sequence[str | None],
+    result: str,
 ) -> None:
-    known = dict(enumerate(written))
-    records = [
-        _record(call, write, known.get(number), result) for number, write in enumerate(wanted)
-    ]
+    known = zip_longest(wanted, written, owners)
+    records = [_record(call, write, done, owner, result) for write, done, owner in known]
     await call.platform.audit.record(records)
 
 
-def _record(call: Call, write: Write, written: Written | None, result: str) -> Record:
+def _owner(call: Call, written: Written) -> str | None:
+    """Whose the row is that is written, as it is now."""
+    rows = call.platform.nb.rows[written.resource.table]
+    row = rows.get(written.uuid)
+    return None if row is None else next(iter(call.view.owners(rows, row)), None)
+
+
+def _record(
+    call: Call, write: Write, written: Written | None, owner: str | None, result: str
+) -> Record:
     rows = call.platform.nb.rows[write.resource.table]
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
-    owner: str | None = None
     if written is not None:
         before = None if written.before is None else rows.object(written.before)
         row = rows.get(written.uuid)
         after = None if row is None or result != audit.DONE else rows.object(row.values)
-        owner = None if row is None else next(iter(call.view.owners(rows, row)), None)
+        owner = _owner(call, written) or owner
     uuid = write.target or "" if written is None else written.uuid
     return Record(
         call.principal,

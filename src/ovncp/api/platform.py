@@ -8,6 +8,7 @@ from ovncp.api.audience import Audience
 from ovncp.api.audit import Audit, LoggedAudit
 from ovncp.api.idempotency import IdempotencyStore, SharedKeys
 from ovncp.api.identification import AccountAccess
+from ovncp.api.quotas import QuotaKeeper
 from ovncp.api.requests import Requests
 from ovncp.api.sight import Sight
 from ovncp.api.stored import StoredAudit, StoredKeys
@@ -40,6 +41,7 @@ class Platform:
     keys: IdempotencyStore
     writer: Writer
     barrier: Barrier
+    quotas: QuotaKeeper
     sight: Sight
     graph: LiveGraph
     audience: Audience
@@ -63,6 +65,7 @@ class Platform:
             SharedKeys(node.store),
             Writer(nb, grouping, batch_sizes.observe),
             barrier,
+            QuotaKeeper(node.locks, barrier),
             Sight(nb, barrier, node.store, node.id),
             LiveGraph(nb, replicas[SOUTHBOUND]),
             Audience(nb, replicas[SOUTHBOUND], node),

@@ -103,12 +103,21 @@ class QuotaKeeper:
         turn.n_users -= 1
         if turn.n_users:
             return
-        del self._turns[tenant]
-        turn.is_over.set()
-        if turn.lease.done() and not turn.lease.cancelled() and not turn.lease.exception():
-            lease = turn.lease.result()
-            if lease is not None:
-                await lease.release()
+        turn.until = 0.0  # Nobody joins it any more.
+        turn.lease.cancel()
+        try:
+            await _give_back(turn.lease)
+        finally:
+            del self._turns[tenant]
+            turn.is_over.set()
+
+
+async def _give_back(lease: "asyncio.Future[Lease | None]") -> None:
+    if lease.cancelled() or not lease.done() or lease.exception() is not None:
+        return
+    held = lease.result()
+    if held is not None:
+        await held.release()
 
 
 def limited_by(quotas: Quotas, draft: Draft) -> dict[str, tuple[str, int]]:

@@ -1,7 +1,6 @@
 """The routes of all resources, and of all tables: a few patterns, and what a path names in them.
 
-They come last among the routes, since they match whatever is below /api/v1. A part of a path may
-hold any character, a slash too where it is quoted, since OVN's names do.
+A part of a path may hold any character, a slash too where it is quoted, since OVN's names do.
 """
 
 from collections.abc import Callable, Coroutine
@@ -16,16 +15,21 @@ from starlette.types import Scope
 
 from ovncp.api import reading, writing
 from ovncp.api.call import Call, begin
-from ovncp.api.location import PREFIX, Location, check_location, database_of, locate
+from ovncp.api.location import PREFIX, RAW, Location, check_location, database_of, locate
+from ovncp.ovn.resources import BY_NAME
 
 _PREFIX = PREFIX.encode() + b"/"
+_FIRST = frozenset(name.encode() for name in (RAW, *BY_NAME))
 
 
 class PathRoute(APIRoute):
-    """The route of everything below PREFIX, as the client wrote it."""
+    """The route of everything below PREFIX that begins with a resource, as the client wrote it."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] != "http" or not _raw_path(scope).startswith(_PREFIX):
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        before, prefix, path = _raw_path(scope).partition(_PREFIX)
+        if before or not prefix or path.partition(b"/")[0] not in _FIRST:
             return Match.NONE, {}
         child = {"endpoint": self.endpoint, "path_params": {}}
         matches_method = scope["method"] in (self.methods or ())

@@ -8,6 +8,7 @@ what takes long within it is a step. The SDK reads all of its own variables: `OT
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PLACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """The variables that say where to."""
 
+_PATIENCE_SECONDS = 2.0
 _FROM_CALLERS = (b"traceparent", b"tracestate")
 
 
@@ -84,7 +86,9 @@ class Spans:
     async def close(self) -> None:
         """Send what there is still to send, for a few seconds at most."""
         if self._provider is not None:
-            await asyncio.to_thread(self._provider.shutdown)
+            ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+            ending.start()
+            await asyncio.to_thread(ending.join, _PATIENCE_SECONDS)
 
 
 def open_spans(environment: Mapping[str, str], node_id: str) -> Spans:
@@ -104,6 +108,6 @@ def open_spans(environment: Mapping[str, str], node_id: str) -> Spans:
     }
     # What the variables say of it counts more.
     resource = Resource.create(about).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Spans(provider)

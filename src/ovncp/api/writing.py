@@ -87,7 +87,8 @@ async def once(
         raise Problem("bad-request", f"a key has from 1 to {LONGEST_KEY} characters")
     keys, principal_id = call.platform.keys, call.principal.id
     url = request.url
-    fingerprint = fingerprint_of(request.method, f"{url.path}?{url.query}", body)
+    whose = call.principal.tenant or ""
+    fingerprint = fingerprint_of(request.method, f"{url.path}?{url.query} {whose}", body)
     known = await keys.take(principal_id, key, fingerprint)
     if known is not None:
         return _response(known)

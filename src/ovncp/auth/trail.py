@@ -146,7 +146,8 @@ def _fit(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "\ufffd")[: getattr(AUDIT.c[name].type, "length", None)]
     if isinstance(value, dict | list):
-        return orjson.loads(orjson.dumps(value).replace(b"\\u0000", b"\\ufffd"))
+        text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.loads(text.replace(b"\\u0000", b"\\ufffd"))
     return value
 
 

@@ -259,21 +259,23 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, and end at once at the second one."""
-        self._loop.call_soon_threadsafe(self._signalled, sig, frame)
+        """Drain at SIGTERM; end at any other signal, and at once at a further one."""
+        # uvicorn's own way has the process killed by the signal at last, all being well.
+        self._loop.call_soon_threadsafe(self._signalled, sig)
 
-    def _signalled(self, sig: int, frame: FrameType | None) -> None:
+    def _signalled(self, sig: int) -> None:
         if self._draining is None and sig == signal.SIGTERM:
-            self._draining = self._loop.create_task(self._drain(sig, frame))
+            self._draining = self._loop.create_task(self._drain())
         else:
-            super().handle_exit(sig, frame)
+            self.force_exit = self.should_exit
+            self.should_exit = True
 
-    async def _drain(self, sig: int, frame: FrameType | None) -> None:
+    async def _drain(self) -> None:
         await self._node.drain()
         deadline = self._loop.time() + _DRAINING_SECONDS
         while self._node.sessions.own and self._loop.time() < deadline:
             await asyncio.sleep(0.05)
-        super().handle_exit(sig, frame)
+        self.should_exit = True
 
 
 async def _serve(given: Config) -> None:

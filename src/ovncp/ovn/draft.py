@@ -10,10 +10,10 @@ were there, since C's server forgets a weak reference to a row that is deleted i
 it was changed before in the same transaction.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from ovncp.ovn import names
+from ovncp.ovn import mentions, names
 from ovncp.ovn.replica import Replica, new_uuid
 from ovncp.ovn.tenancy import IDS, KEY, View
 from ovncp.ovn.values import Invalid, Mistake, Unresolved, key_to_wire, refuse, to_wire
@@ -48,6 +48,7 @@ class Draft:
     `conditions` has, by the place of the "wait", what it means when one does not hold. `guards` are
     what the conditions look at, beside the existence of rows, and `touches` what the changes touch
     of such: two drafts of which one touches what the other guards are not for one transaction.
+    `inserted` and `deleted` have the uuids of rows that are so outright, by table.
     """
 
     def __init__(self, replica: Replica, view: View) -> None:
@@ -57,10 +58,11 @@ class Draft:
         self.conditions: list[Unmet] = []
         self.guards: set[Hashable] = set()
         self.touches: set[Hashable] = set()
+        self.inserted: dict[str, set[str]] = {}
+        self.deleted: dict[str, set[str]] = {}
         self._waits: list[Operation] = []
         self._deletions: list[Operation] = []
         self._changes: list[Operation] = []
-        self._deleted: set[str] = set()
 
     @property
     def operations(self) -> list[Operation]:
@@ -86,7 +88,7 @@ class Draft:
         uuid = uuid_from_string(text)
         if uuid is None or (table, uuid) not in self.given.values():
             uuid = names.find(self.replica, table, text, self.view.sees).uuid
-        if uuid in self._deleted:
+        if uuid in self.deleted.get(table, ()):
             raise Unresolved(f"the row {uuid} of {table} was deleted before this")
         return uuid
 
@@ -152,9 +154,11 @@ class Draft:
             except Invalid as error:
                 mistakes += error.mistakes
         mistakes += self._missing(table, row, fields, prefix)
+        mistakes += self._misnamed(table, fields, prefix)
         if mistakes:
             raise Invalid(mistakes)
         self.given[uuid] = (table, uuid)
+        self.inserted.setdefault(table, set()).add(uuid)
         self._touch_name(table, row)
         self._changes.append({"op": "insert", "table": table, "uuid": uuid, "row": row})
 
@@ -182,6 +186,14 @@ class Draft:
             for place, error in self._table(table).invalid_defaults.items()
             if columns[place].name not in fields
         ]
+
+    def _misnamed(self, table: str, fields: Mapping[str, Any], prefix: str) -> Iterable[Mistake]:
+        """The names of rows in texts that are not for who sees `view`."""
+        return mentions.mistakes(table, fields, self.replica.rows, self.view, self, prefix)
+
+    def makes(self, table: str, name: str) -> bool:
+        """See `mentions.Made`."""
+        return (table, name) in self.touches
 
     def _to_wire(self, column: Column, value: Any, field: str) -> Any:
         if type(value) is list and self._owns(column):
@@ -234,6 +246,7 @@ class Draft:
                     row[name] = self._replacement(column, value, prefix + name)
             except Invalid as error:
                 mistakes += error.mistakes
+        mistakes += self._misnamed(table, fields, prefix)
         if mistakes:
             raise Invalid(mistakes)
         if row:
@@ -292,7 +305,7 @@ class Draft:
         is_new = (table, uuid) in self.given.values()
         operations = self._changes if is_new else self._deletions
         operations.append({"op": "delete", "table": table, "where": _is(uuid)})
-        self._deleted.add(uuid)
+        self.deleted.setdefault(table, set()).add(uuid)
 
 
 def _is(uuid: str) -> list[Any]:

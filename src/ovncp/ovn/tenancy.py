@@ -81,6 +81,16 @@ class View:
             return ()
         return rows.where(table.columns[IDS], "includes", {KEY: self.tenant})
 
+    def count(self, rows: Rows) -> int:
+        """How many rows of a table of the Northbound are the tenant's."""
+        if rows.table.schema.is_root:
+            return sum(1 for _ in self.all(rows) or ())
+        held: set[str] = set()
+        for holding, column in rows.holding:
+            data = (holder.values[column.index] for holder in self.all(holding) or ())
+            held.update(data) if column.type.is_scalar else held.update(*data)
+        return len(held)
+
     def _held(self, rows: Rows) -> Iterator[Row]:
         """The rows that rows of the tenant hold."""
         for holding, column in rows.holding:
@@ -112,6 +122,12 @@ class View:
         given = fields.get(IDS)
         if self.tenant is not None and type(given) is dict and KEY in given:
             raise refuse(f"{IDS}.{KEY}", "readOnly", "whose a row is follows from who made it")
+
+    def check_change(self, fields: Mapping[str, Any]) -> None:
+        """See that neither do they leave it to nobody. Raises Invalid."""
+        self.check(fields)
+        if self.tenant is not None and IDS in fields and type(fields[IDS]) is not dict:
+            raise refuse(IDS, "type", "an object is wanted, with the members that are to change")
 
 
 _MAPS = (dict, type(None))

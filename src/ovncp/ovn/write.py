@@ -100,7 +100,7 @@ def _expect_name_is_free(resource: Resource, name: str, draft: Draft, rows: Rows
 
 def _change(write: Write, draft: Draft) -> Written:
     resource = write.resource
-    draft.view.check(write.fields)
+    draft.view.check_change(write.fields)
     uuid, row = _target(write, draft)
     _expect(write, uuid, row, draft)
     draft.change(resource.table, uuid, write.fields)

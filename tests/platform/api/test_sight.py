@@ -115,7 +115,7 @@ async def test_who_cannot_see_it_says_so(server: Server, stack: AsyncExitStack) 
     a = await stack.enter_async_context(platform(server, memory=memory, name="a"))
     b = await stack.enter_async_context(platform(server, memory=memory, name="b", patience=0.2))
     await write(a, "alice", "cut off")
-    b.nb._unfollow()  # as when the connection is lost
+    b.nb.lost()  # as when the connection is lost
     b.nb._ids.clear()
     with pytest.raises((SessionLost, Problem)):
         await b.sight.catch_up("alice")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from ovncp.api import app
 from ovncp.api.audit import Record
 from ovncp.api.platform import Platform
 from ovncp.auth.principal import Principal, Role
+from ovncp.cluster.memory import Memory
 from ovncp.ovn.resources import SOUTHBOUND
 from ovncp.ovn.tenancy import KEY
 from servers import Server
@@ -59,6 +62,10 @@ class Asker:
     def __init__(self, client: httpx.AsyncClient, name: str, role: str, tenant: str) -> None:
         self._client = client
         self._headers = {"x-principal": f"{name},{role},{tenant}"}
+
+    async def status(self, method: str, path: str, body: Any = None) -> int:
+        answer = await self._client.request(method, path, json=body, headers=self._headers)
+        return answer.status_code
 
     async def __call__(self, method: str, path: str, body: Any = None, status: int = 0) -> Any:
         answer = await self._client.request(method, path, json=body, headers=self._headers)
@@ -118,6 +125,76 @@ async def test_a_tenant_sees_its_own_alone(client: httpx.AsyncClient, server: Se
         await ask("POST", "/switches", {"name": "web"}, status=409)
         await ask("GET", f"/switches?load_balancer={other}-lb", status=422)
     assert len((await admin("GET", "/switches?name=web"))["items"]) == 2
+
+
+async def test_a_tenant_names_its_own_alone_where_ovn_goes_by_names(
+    client: httpx.AsyncClient,
+) -> None:
+    one = Asker(client, "one", "OPERATOR", "mine")
+    other = Asker(client, "other", "OPERATOR", "others")
+    admin = Asker(client, "root", "ADMIN", "")
+    for ask, whose in ((one, "mine"), (other, "others")):
+        port = {"name": f"{whose}-lrp", "mac": "00:00:00:00:00:01", "networks": ["10.0.0.1/24"]}
+        await ask("POST", "/routers", {"name": "r", "ports": [port]})
+        await ask("POST", "/switches", {"name": "s", "ports": [{"name": f"{whose}-lsp"}]})
+
+    network = {"mac": "00:00:00:00:00:02", "networks": ["10.1.0.1/24"]}
+
+    def rows(whose: str) -> list[tuple[str, str, dict[str, Any]]]:
+        plug = {"type": "router", "options": {"router-port": f"{whose}-lrp"}}
+        return [
+            ("/switches/s/ports", "/switch-ports", plug),
+            ("/switches/s/ports", "/switch-ports", {"parent_name": f"{whose}-lsp"}),
+            ("/routers/r/ports", "/router-ports", {**network, "peer": f"{whose}-lrp"}),
+        ]
+
+    for number, (place, things, right) in enumerate(rows("mine")):
+        row = await one("POST", place, {"name": f"plug-{number}", **right})
+        await one("PATCH", f"{things}/{row['_uuid']}", right)
+        for whose in ("others", "nobody"):
+            _, _, wrong = rows(whose)[number]
+            problem = await one("POST", place, {"name": "unplugged", **wrong}, status=422)
+            assert problem["errors"][0]["rule"] == "reference"
+            await one("PATCH", f"{things}/{row['_uuid']}", wrong, status=422)
+            await admin("PATCH", f"{things}/{row['_uuid']}", wrong)
+    port = {"name": "together", **network}
+    plug = {"name": "plug", "type": "router", "options": {"router-port": "together"}}
+    operations = [
+        {"method": "POST", "path": "/routers/r/ports", "body": port},
+        {"method": "POST", "path": "/switches/s/ports", "body": plug},
+    ]
+    await one("POST", "/transactions", {"operations": operations}, status=200)
+
+
+async def test_a_tenant_is_not_told_of_others_by_the_way(client: httpx.AsyncClient) -> None:
+    one = Asker(client, "one", "OPERATOR", "told")
+    admin = Asker(client, "root", "ADMIN", "")
+    switch = await one("POST", "/switches", {"name": "told", "ports": [{"name": "told-p"}]})
+    (port,) = switch["ports"]
+    await admin("POST", "/port-groups", {"name": "everybodys", "ports": ["told-p"]})
+    delete = {"operations": [{"method": "DELETE", "path": f"/switch-ports/{port}"}]}
+    for ask, n_groups in ((admin, 1), (one, 0)):
+        found = await ask("POST", "/transactions", delete | {"dry_run": True}, status=200)
+        tables = [change["table"] for change in found["changes"]]
+        assert tables.count("Port_Group") == n_groups and "Logical_Switch_Port" in tables
+    taken = await one("POST", "/address-sets", {"name": "taken"})
+    problem = await admin("POST", "/address-sets", {"name": "taken"}, status=409)
+    assert taken["_uuid"] in problem["detail"]
+    other = Asker(client, "other", "OPERATOR", "others")
+    problem = await other("POST", "/address-sets", {"name": "taken"}, status=409)
+    assert "taken" in problem["detail"] and taken["_uuid"] not in problem["detail"]
+    problem = await other("POST", "/switches", {"ports": [{"name": "told-p"}]}, status=409)
+    assert port not in problem["detail"]
+
+
+async def test_a_tenant_keeps_what_it_made(client: httpx.AsyncClient) -> None:
+    """Or its quota would be no limit."""
+    one = Asker(client, "one", "OPERATOR", "keeper")
+    await one("POST", "/switches", {"name": "kept", "external_ids": {"a": "b"}})
+    for ids in (None, [], {KEY: None}, {KEY: "other"}):
+        await one("PATCH", "/switches/kept", {"external_ids": ids}, status=422)
+    row = await one("PATCH", "/switches/kept", {"external_ids": {"a": None, "c": "d"}})
+    assert row["external_ids"] == {"c": "d", KEY: "keeper"}
 
 
 async def test_tables_as_they_are_are_not_for_tenants(client: httpx.AsyncClient) -> None:
@@ -195,13 +272,50 @@ async def test_a_tenant_has_no_more_than_it_may(client: httpx.AsyncClient) -> No
         await grey("POST", "/switches", {"name": f"grey-{number}"})
     problem = await grey("POST", "/switches", {"name": "grey-3"}, status=403)
     assert problem["type"] == "urn:ovncp:problem:quota"
-    await grey("DELETE", "/switches/grey-0")
+    swap = [
+        {"method": "DELETE", "path": "/switches/grey-0"},
+        {"method": "POST", "path": "/switches", "body": {"name": "grey-3"}},
+    ]
+    await grey("POST", "/transactions", {"operations": swap}, status=200)
+    await grey("DELETE", "/switches/grey-3")
     ports = [
         {"method": "POST", "path": "/switches/grey-1/ports", "body": {"name": f"grey-p{n}"}}
         for n in range(5)
     ]
-    await grey("POST", "/transactions", {"operations": ports}, status=403)
-    await grey("POST", "/transactions", {"operations": ports[:4]}, status=200)
+    for dry_run in (False, True):
+        body = {"operations": ports, "dry_run": dry_run}
+        problem = await grey("POST", "/transactions", body, status=403)
+        assert problem["type"] == "urn:ovncp:problem:quota"
+    within = [{"name": f"grey-p{n}"} for n in range(5)]
+    await grey("POST", "/switches", {"name": "grey-4", "ports": within}, status=403)
+    await grey("PATCH", "/switches/grey-1", {"ports": {"add": within}}, status=403)
+    await grey("POST", "/switches", {"name": "grey-4", "ports": within[:2]})
+    await grey("POST", "/transactions", {"operations": ports[:2]}, status=409)
+    await grey("POST", "/transactions", {"operations": ports[2:4]}, status=200)
+    await grey("POST", "/switches/grey-1/ports", {"name": "grey-p4"}, status=403)
+
+
+async def test_a_quota_holds_for_many_who_come_at_once_to_any_node(server: Server) -> None:
+    memory = Memory()
+    async with AsyncExitStack() as stack:
+        askers = []
+        for name in "ab":
+            node = await stack.enter_async_context(platform(server, memory=memory, name=name))
+            node.access = Named()
+            transport = httpx.ASGITransport(app.make(node))
+            client = httpx.AsyncClient(transport=transport, base_url="http://node/api/v1")
+            askers.append(Asker(await stack.enter_async_context(client), "x", "OPERATOR", "many"))
+
+        async def make(number: int) -> int:
+            ask = askers[number % 2]
+            return await ask.status("POST", "/switches", {"name": f"many-{number}"})
+
+        for _ in range(3):
+            found = await asyncio.gather(*(make(number) for number in range(20)))
+            made = [number for number, status in enumerate(found) if status == 201]
+            assert len(made) == 3 and set(found) == {201, 403}
+            for number in made:
+                await askers[0]("DELETE", f"/switches/many-{number}")
 
 
 async def test_every_write_is_audited(client: httpx.AsyncClient, node: Platform) -> None:
@@ -222,3 +336,12 @@ async def test_every_write_is_audited(client: httpx.AsyncClient, node: Platform)
     assert [r.result for r in audit.records] == ["done", "done", "conflict", "done", "not-found"]
     assert (refused.after, missing.uuid) == (None, "audited")
     assert created.principal.name == "root" and len({r.request_id for r in audit.records}) == 5
+    audit.records.clear()
+    blue = Asker(client, "blue", "OPERATOR", "azure")
+    for number in range(3):
+        await blue("POST", "/switches", {"name": f"azure-{number}"})
+    await blue("POST", "/switches", {"name": "azure-3"}, status=403)
+    await admin("DELETE", "/switches/azure-0")
+    *_, refused, deleted = audit.records
+    assert (refused.result, refused.principal.name) == ("quota", "blue")
+    assert (deleted.result, deleted.principal.name, deleted.tenant) == ("done", "root", "azure")

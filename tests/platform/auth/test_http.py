@@ -443,6 +443,8 @@ async def test_an_answer_is_kept_with_its_idempotency_key(world):
     assert other.status_code == 422
     ann = await world.user("ann", Role.OPERATOR)
     await checked(ann.post("/switches", json={"name": "hers"}, headers=headers), 201)
+    headers |= {"ovn-tenant": "a"}
+    await checked(ann.post("/switches", json={"name": "hers"}, headers=headers), 422)
 
 
 class TestOidc:

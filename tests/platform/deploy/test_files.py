@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
+import kubernetes_validate
 import pytest
 import yaml
 
-from api_in_process import platform
-from ovncp.auth.accounts import Accounts
-from ovncp.auth.settings import AuthSettings, DatabaseSettings
+from interop.programs import wait_for
 from ovncp.cli import api, config
-from platform_node import databases
+from platform_figures import Figures
+from platform_node import Node, databases
+from redis_servers import RedisServer
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 NODES = ("node1", "node2", "node3")
+KUBERNETES = ("1.29", "1.32", "1.37")
+"""Some of the versions whose schemas there are."""
 
 ENVIRONMENT = {each.about["env"] for each in config.settings() if each.about["env"]}
 """The variables that a node knows."""
@@ -36,22 +41,20 @@ def documents(path):
 
 
 @pytest.fixture(scope="module")
-async def known(tmp_path_factory):
-    """What a node has: the names of its figures."""
+def node(tmp_path_factory):
+    """A node that has all that it can have."""
     folder = tmp_path_factory.mktemp("accounts")
-    with databases("c") as server:
-        settings = AuthSettings(DatabaseSettings(f"sqlite:///{folder}/a.db"))
-        async with platform(server, accounts=lambda node: Accounts(settings, node)) as node:
-            families = [*node.node.families(), *node.accounts.families()]
-            yield {
-                name
-                for family in families
-                for name in (
-                    [f"{family.name}{end}" for end in ("_bucket", "_sum", "_count")]
-                    if family.kind == "histogram"
-                    else [family.name]
-                )
-            }
+    with RedisServer() as redis, databases("c") as server:
+        env = {"REDIS_URL": f"redis://{redis.address}", "AUTH_MODE": "users"}
+        env |= {"DATABASE_URL": f"sqlite:///{folder}/accounts.db"}
+        with Node(server.remote, server.remote, env=os.environ | env) as node:
+            yield node
+
+
+@pytest.fixture(scope="module")
+def known(node):
+    """The names of what it shows at /metrics."""
+    return Figures.at(node.metrics_url).names()
 
 
 class TestLoadBalancers:
@@ -76,7 +79,7 @@ class TestPrometheus:
         shutil.copy(Path(__file__).with_name("alerts_test.yml"), tmp_path)
         assert "SUCCESS" in run("promtool", "test", "rules", "alerts_test.yml", cwd=tmp_path)
 
-    async def test_a_node_has_the_figures_that_alerts_are_about(self, known):
+    def test_a_node_has_the_figures_that_alerts_are_about(self, known):
         (rules,) = [
             g["rules"] for g in documents(DEPLOY / "prometheus" / "alerts.yml")[0]["groups"]
         ]
@@ -88,7 +91,7 @@ class TestPrometheus:
 
 
 class TestGrafana:
-    async def test_a_node_has_the_figures_of_the_dashboard(self, known):
+    def test_a_node_has_the_figures_of_the_dashboard(self, known):
         dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
         panels = dashboard["panels"]
         used = set()
@@ -118,11 +121,32 @@ class TestGrafana:
         )
         run("promtool", "check", "rules", tmp_path / "rules.yml")
 
+    def test_compose_has_it_find_its_files(self):
+        provisioning = DEPLOY / "grafana" / "provisioning"
+        (source,) = documents(provisioning / "datasources" / "prometheus.yml")[0]["datasources"]
+        assert source["url"] == "http://prometheus:9090"
+        (provider,) = documents(provisioning / "dashboards" / "ovncp.yml")[0]["providers"]
+        compose = (DEPLOY / "compose" / "compose.yaml").read_text()
+        assert f"dashboard.json:{provider['options']['path']}/" in compose
+
 
 class TestCompose:
     @pytest.fixture
     def compose(self):
         return yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+
+    def test_compose_takes_its_file(self, compose, tmp_path):
+        del compose["name"]  # Debian's is older than that.
+        (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose))
+        wanted = {"OVN_NB_DB": "tcp:1:1", "OVN_SB_DB": "tcp:1:2", "POSTGRES_PASSWORD": "word"}
+        command = ("docker-compose", "-f", tmp_path / "compose.yaml", "config")
+        read = yaml.safe_load(run(*command, env=os.environ | wanted))
+        environment = read["services"]["node2"]["environment"]
+        assert environment["DATABASE_URL"] == "postgresql://ovncp:word@postgres:5432/ovncp"
+        for left_out in wanted:
+            given = {name: value for name, value in wanted.items() if name != left_out}
+            done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True)
+            assert done.returncode and "Missing mandatory value" in done.stderr
 
     def test_its_parts_refer_to_what_is_there(self, compose):
         services = compose["services"]
@@ -168,6 +192,16 @@ class TestKubernetes:
     @pytest.fixture
     def pod(self, objects):
         return objects["Deployment", "ovncp"]["spec"]["template"]
+
+    @pytest.mark.parametrize("version", KUBERNETES)
+    def test_objects_are_what_kubernetes_takes(self, objects, version):
+        for each in objects.values():
+            assert kubernetes_validate.validate(each, version, strict=True) == version
+
+    def test_kubectl_puts_them_together(self, objects):
+        built = list(yaml.safe_load_all(run("kubectl", "kustomize", DEPLOY / "kubernetes")))
+        assert {(each["kind"], each["metadata"]["name"]) for each in built} == objects.keys()
+        assert {each["metadata"]["namespace"] for each in built} == {"ovncp"}
 
     def test_all_that_was_asked_for_is_there(self, objects, pod):
         kinds = {kind for kind, _ in objects}
@@ -219,8 +253,10 @@ class TestKubernetes:
         assert pod["spec"]["terminationGracePeriodSeconds"] >= needed
 
 
-def test_what_is_probed_is_there(known):
+def test_what_is_probed_is_there(node):
     """The paths that probes and load balancers ask are routes of a node."""
     text = "\n".join(path.read_text() for path in DEPLOY.rglob("*") if path.is_file())
     asked = set(re.findall(r"/health/\w+", text))
     assert asked == {"/health/live", "/health/ready", "/health/startup"}
+    for path in asked:
+        wait_for(lambda path=path: httpx.get(node.url + path).status_code == 200, path)

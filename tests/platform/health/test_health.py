@@ -29,8 +29,10 @@ def down(node: Node) -> tuple[int, set[str]]:
 
 @pytest.fixture(scope="module")
 def postgres():
-    with Postgres() as primary, PostgresStandby(primary) as standby:
-        yield primary, standby
+    with Postgres() as primary:
+        primary.sql("CREATE DATABASE accounts ENCODING 'UTF8' TEMPLATE template0")
+        with PostgresStandby(primary) as standby:
+            yield primary, standby
 
 
 def configuration(primary, standby) -> str:
@@ -38,8 +40,8 @@ def configuration(primary, standby) -> str:
     return f"""
 auth: {{mode: users}}
 database:
-  primary: {{host: "{host}", port: {port}, database: postgres, user: ovncp}}
-  replicas: [{{host: "{replica_host}", port: {replica_port}, database: postgres, user: ovncp}}]
+  primary: {{host: "{host}", port: {port}, database: accounts, user: ovncp}}
+  replicas: [{{host: "{replica_host}", port: {replica_port}, database: accounts, user: ovncp}}]
 ovn: {{connection_timeout: 200ms}}
 """
 

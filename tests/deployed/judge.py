@@ -1,0 +1,110 @@
+"""Judges a history: was every acknowledged write kept and told once, and everything told in order?
+
+All clients together have heard the one order of events. Each of them must have heard what it asked
+for of that, from where it began to where it is. The counts and ports of the writers must be in it
+as they were acknowledged, and the database at the end must be what it comes to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from deployed.history import Event, Heard, History, Id, Outcome, Write, counts
+
+
+def judge(history: History) -> list[str]:
+    """What is wrong, nothing if all is well."""
+    order = history.order
+    rules: list[Callable[[History, dict[Id, Event]], Iterator[str]]] = [
+        _all_is_heard,
+        _no_one_missed,
+        _counts_are_told,
+        _ports_are_told,
+        _the_end_is_what_was_told,
+        _one_leads,
+    ]
+    return history.broken + [text for rule in rules for text in rule(history, order)]
+
+
+def _all_is_heard(history: History, order: dict[Id, Event]) -> Iterator[str]:
+    for heard in history.heard:
+        expected = [event["id"] for event in _meant_for(heard, order)]
+        told = [event["id"] for event in heard.events]
+        if told != expected:
+            missing = [id for id in expected if id not in set(told)]
+            text = f"{len(told)} of {len(expected)} events, not {missing[:3]}"
+            yield f"{heard.who} has heard {text}, from {heard.first} to {heard.position}"
+
+
+def _meant_for(heard: Heard, order: dict[Id, Event]) -> list[Event]:
+    if heard.first is None or heard.position is None:
+        return []
+    return [
+        event
+        for id, event in order.items()
+        if heard.first < id <= heard.position and heard.admits(event)
+    ]
+
+
+def _no_one_missed(history: History, order: dict[Id, Event]) -> Iterator[str]:
+    for heard in history.heard:
+        if heard.first is None:
+            yield f"{heard.who} was never told anything"
+        if heard.n_missed:
+            yield f"{heard.who} was told {heard.n_missed} times that it has missed events"
+
+
+def _counts_are_told(history: History, order: dict[Id, Event]) -> Iterator[str]:
+    for switch in {write.switch for write in history.writes}:
+        writes = [w for w in history.writes if (w.kind, w.switch) == ("count", switch)]
+        told = list(counts(switch, order))
+        if any(later <= before for before, later in pairwise(told)):
+            yield f"{switch} is told to have counted {told}"
+        yield from _as_acknowledged(writes, Counter(map(str, told)))
+
+
+def _ports_are_told(history: History, order: dict[Id, Event]) -> Iterator[str]:
+    for kind, type in (("make", "insert"), ("delete", "delete")):
+        writes = [write for write in history.writes if write.kind == kind]
+        ports = (e for e in order.values() if (e["table"], e["type"]) == (_PORT, type))
+        yield from _as_acknowledged(writes, Counter(event["name"] for event in ports))
+
+
+_PORT = "Logical_Switch_Port"
+
+
+def _as_acknowledged(writes: list[Write], told: Counter[str]) -> Iterator[str]:
+    """Each write that was done was told once, one that was refused never, others once at most."""
+    for write in writes:
+        n_told = told[write.what]
+        is_done, is_refused = write.outcome is Outcome.DONE, write.outcome is Outcome.REFUSED
+        if n_told > 1 or (is_done and not n_told) or (is_refused and n_told):
+            yield f"{write} is told {n_told} times"
+
+
+def _the_end_is_what_was_told(history: History, order: dict[Id, Event]) -> Iterator[str]:
+    there: set[str] = set()
+    for event in order.values():
+        if event["table"] == _PORT and event["type"] in ("insert", "delete"):
+            (there.add if event["type"] == "insert" else there.discard)(event["name"])
+    ports = sorted(name for names in history.ports.values() for name in names)
+    if ports != sorted(there):
+        yield f"at the end there are the ports {ports}, and told were {sorted(there)}"
+    for switch, count in history.counts.items():
+        told = [0, *counts(switch, order)][-1]
+        if count != told:
+            yield f"{switch} has counted to {count} at the end, and {told} was told"
+
+
+def _one_leads(history: History, order: dict[Id, Event]) -> Iterator[str]:
+    terms = sorted(history.terms, key=lambda term: term.start)
+    for before, after in pairwise(terms):
+        if after.token <= before.token or after.start < before.end:
+            yield f"{before} and {after} are not one after the other"
+    known = {(term.token, term.node) for term in terms}
+    for stranger in history.leaders - known:
+        yield f"nobody has led as {stranger}"
+    for token in {id[0] for id in order} - {term.token for term in terms}:
+        yield f"nobody with the token {token} has led, who has appended events"
