@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import httpx
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -28,6 +29,10 @@ class Figures:
     def names(self) -> set[str]:
         """The names of all series, of those too of which there is none yet."""
         return {f"{f.name}{end}" for f in self.families for end in _ENDS.get(f.type, ("",))}
+
+    def by_name(self) -> dict[str, Metric]:
+        """The metrics, by the names that they are asked for by."""
+        return {f.name + ("_total" if f.type == "counter" else ""): f for f in self.families}
 
     def samples(self, name: str) -> Iterator[Sample]:
         """Those of one name."""

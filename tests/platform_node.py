@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ SCHEMAS = {
 def databases(kind: str, **options: Any) -> Server:
     """One server of both databases."""
     return Server(kind, list(SCHEMAS.items()), **options)
+
+
+@contextmanager
+def northd(server: Server) -> Iterator[None]:
+    """A real ovn-northd between the databases of `server`."""
+    command = ["ovn-northd", f"--ovnnb-db={server.remote}", f"--ovnsb-db={server.remote}"]
+    command += ["-vconsole:off", f"--unixctl={server.directory}/northd.ctl"]
+    with subprocess.Popen(command, env=server.env) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 class Node:

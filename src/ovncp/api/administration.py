@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from starlette.requests import Request
 
 from ovncp.api import access, audit, problem
@@ -18,6 +18,17 @@ from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Principal, Role
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("a time within the years 1 to 9999 is wanted") from error
+
+
+Time = Annotated[datetime, AfterValidator(_in_utc)]
+"""A time, in UTC; one without a zone is that of this machine."""
 
 
 class Body(BaseModel):

@@ -51,5 +51,5 @@ class LoggedAudit:
     async def record(self, records: Sequence[Record]) -> None:
         """See `Audit.record`."""
         for each in records:
-            text = f"{each.action} of {each.resource}: {each.result}"
+            text = f"{each.action} of {each.resource} {each.uuid}: {each.result}"
             _LOG.info("%s", text, extra={"fields": {"audit": asdict(each)}})

@@ -5,7 +5,13 @@ from pathlib import Path
 import fastapi_offline
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+)
 
 from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
@@ -48,6 +54,12 @@ async def description(request: Request) -> Response:
     for replica in platform.replicas.values():
         await replica.filled()
     return JSONResponse(request.app.openapi())
+
+
+@router.get("/")
+async def start() -> Response:
+    """Where who knows nothing yet is sent."""
+    return RedirectResponse("docs", 302)
 
 
 @router.get("/docs")

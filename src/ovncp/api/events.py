@@ -161,16 +161,13 @@ def _read(text: str | None) -> Wanted:
 
 def _from_query(websocket: WebSocket) -> Wanted | None:
     """What the query asks for, None if it says nothing. Raises Invalid."""
-    pairs = websocket.query_params.multi_items()
-    if not pairs:
-        return None
     members: dict[str, Any] = {}
-    for name, value in pairs:
+    for name, value in websocket.query_params.multi_items():
         if name == "after":
             members[name] = value
         elif name not in ("node", TENANT):  # for the load balancer, and for `identification`
             members.setdefault(name, []).append(value)
-    return _validated(Wanted, members)
+    return _validated(Wanted, members) if members else None
 
 
 def _validated(model: type[Wanted], given: str | dict[str, Any]) -> Wanted:

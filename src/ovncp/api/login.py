@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from ovncp.api import access
 from ovncp.api.access import Access
-from ovncp.api.administration import Body, Visit, shown
+from ovncp.api.administration import Body, Time, Visit, shown
 from ovncp.api.identification import (
     COOKIE,
     AccountAccess,
@@ -83,7 +83,7 @@ class NewKey(Body):
     """An API key: no more than its owner, and less if wanted."""
 
     name: str = Field(min_length=1, max_length=128)
-    expires: datetime
+    expires: Time
     role: RoleName | None = Field(None, description="At most this role.")
     tenant: str | None = Field(None, description="For this tenant alone.")
     scopes: list[str] | None = Field(
@@ -259,7 +259,7 @@ async def create_key(new: NewKey, mine: MineToChange) -> dict[str, Any]:
         key, token = await mine.accounts.credentials.create_key(
             mine.principal.id,
             new.name,
-            new.expires.astimezone(),
+            new.expires,
             None if new.role is None else Role.named(new.role),
             new.tenant,
             new.scopes,

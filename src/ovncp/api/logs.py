@@ -50,17 +50,15 @@ class _Json(logging.Formatter):
 
 
 class _Text(logging.Formatter):
-    """As daemons of Open vSwitch's kind write to a terminal: who shows the lines adds the time."""
+    """As daemons of Open vSwitch's kind write to a terminal: who shows the lines adds the time.
+
+    The fields are left out, which are for programs.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {**getattr(record, "fields", {}), **_context()}
-        words = "".join(f" {name}={_word(value)}" for name, value in told.items())
-        text = f"{record.levelname}|{record.name}|{record.getMessage()}{words}"
+        about = "".join(f" [{id}]" for id in _context().values())
+        text = f"{record.levelname}|{record.name}|{record.getMessage()}{about}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else _to_json(value)
 
 
 def _to_json(value: Any) -> str:

@@ -62,10 +62,15 @@ class Description:
             description=ABOUT,
             routes=self._app.routes,
         )
+        for item in made["paths"].values():
+            for operation in item.values():
+                _answer_problems(operation)
         components = made.setdefault("components", {})
         components.setdefault("parameters", {}).update(_PARAMETERS)
         components.setdefault("responses", {})["Problem"] = _PROBLEM
         schemas = components.setdefault("schemas", {})
+        for name in _FRAMEWORKS_PROBLEMS:
+            schemas.pop(name, None)
         for resource in RESOURCES:
             table = self._table(resource)
             if table is not None:
@@ -143,6 +148,16 @@ def _change(column: Column, resource: Resource) -> Object:
 # Operations
 
 
+_FRAMEWORKS_PROBLEMS = ("HTTPValidationError", "ValidationError")
+
+
+def _answer_problems(operation: Object) -> None:
+    """Describe what goes wrong as ours, in place of what the framework has for it."""
+    answers = operation["responses"]
+    answers.pop("422", None)
+    answers |= {kind: _ref("responses", "Problem") for kind in ("4XX", "5XX")}
+
+
 def _operation(
     resource: Resource,
     verb: str,
@@ -161,9 +176,9 @@ def _operation(
         "tags": [resource.name],
         "x-role": _role(resource.name, changes),
         "parameters": parameters or [],
-        "responses": {**answers, "4XX": _ref("responses", "Problem")}
-        | {"5XX": _ref("responses", "Problem")},
+        "responses": {**answers},
     }
+    _answer_problems(operation)
     if body:
         schema = {"schema": _ref("schemas", body)}
         operation["requestBody"] = {"required": True, "content": {writing.JSON: schema}}

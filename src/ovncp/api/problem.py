@@ -187,7 +187,12 @@ async def on_http(request: Request, error: Exception) -> Response:
     """Answer to what the framework refuses."""
     assert isinstance(error, HTTPException)
     kinds = {status: kind for kind, status in reversed(KINDS.items())}
-    problem = Problem(kinds.get(error.status_code, "bad-request"), str(error.detail))
+    words = {
+        404: f"there is nothing at {request.url.path}",
+        405: f"{request.method} is not for this path",
+    }
+    detail = words.get(error.status_code, str(error.detail))
+    problem = Problem(kinds.get(error.status_code, "bad-request"), detail)
     problem.headers = dict(error.headers or {})
     return response(problem, request)
 

@@ -19,6 +19,7 @@ from ovncp.api.location import PREFIX, RAW, Location, check_location, database_o
 from ovncp.ovn.resources import BY_NAME
 
 _PREFIX = PREFIX.encode() + b"/"
+_READS = ("GET", "HEAD")
 _FIRST = frozenset(name.encode() for name in (RAW, *BY_NAME))
 
 
@@ -60,21 +61,27 @@ async def _begin(request: Request, *, changes: bool) -> tuple[Call, Location]:
     return call, location
 
 
-async def read(request: Request) -> Response:
-    """One row, or a page of rows."""
+async def answer(request: Request) -> Response:
+    """One row, or a page of rows; or a change of one, a new one, or the end of one."""
+    return await (_read if request.method in _READS else _write)(request)
+
+
+async def _read(request: Request) -> Response:
     call, location = await _begin(request, changes=False)
     if location.target is not None:
         return reading.one(call, location)
     return await reading.several(call, location)
 
 
-async def write(request: Request) -> Response:
-    """A new row, a change of one, or its end."""
+async def _write(request: Request) -> Response:
     call, location = await _begin(request, changes=True)
     return await writing.write(call, location)
 
 
 router = APIRouter(route_class=PathRoute)
-_PATTERN = PREFIX + "/{path:path}"
-router.add_api_route(_PATTERN, read, methods=["GET", "HEAD"], include_in_schema=False)
-router.add_api_route(_PATTERN, write, methods=["POST", "PATCH", "DELETE"], include_in_schema=False)
+router.add_api_route(
+    PREFIX + "/{path:path}",
+    answer,
+    methods=[*_READS, "POST", "PATCH", "DELETE"],
+    include_in_schema=False,
+)

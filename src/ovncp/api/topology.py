@@ -83,10 +83,23 @@ class Topology(BaseModel):
     cut: bool = False
 
 
+class Cytoscape(BaseModel):
+    """The same in the form of Cytoscape."""
+
+    elements: dict[str, Any]
+
+
+_TEXTS = ("text/vnd.graphviz", "text/vnd.mermaid")
+
 router = APIRouter(prefix=PREFIX, tags=["topology"])
 
 
-@router.get("/topology", summary="Show the network as a graph", response_model=Topology)
+@router.get(
+    "/topology",
+    summary="Show the network as a graph",
+    response_model=Topology | Cytoscape,
+    responses={200: {"content": {kind: {} for kind in _TEXTS}, "description": "The graph."}},
+)
 async def topology(
     request: Request,
     asked: Annotated[Asked, Query()],

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from ovncp.api.administration import Body, Visit, shown, visiting
+from ovncp.api.administration import Body, Time, Visit, shown, visiting
 from ovncp.api.location import PREFIX
 from ovncp.auth.trail import Wanted
 
@@ -25,8 +24,8 @@ class Asked(Body):
     resource: str | None = None
     target: str | None = Field(None, description="The uuid or name of what was changed.")
     request_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Time | None = None
+    until: Time | None = None
     before: int | None = Field(
         None, ge=1, le=2**63 - 1, description="Those older than the record of this id."
     )
@@ -39,9 +38,6 @@ async def read_trail(
 ) -> dict[str, Any]:
     """What was changed, the latest first; `next` is `before` of the following page."""
     given = asked.model_dump(exclude={"limit"})
-    for name in ("since", "until"):
-        if given[name] is not None:
-            given[name] = given[name].astimezone()
     if visit.principal.tenant is not None:
         given["tenant"] = visit.principal.tenant
     records = await visit.accounts.trail.read(Wanted(**given), asked.limit)

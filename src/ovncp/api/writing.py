@@ -49,11 +49,14 @@ def write_of(
     name: str | None = None,
 ) -> Write:
     """The write that a request asks for. Raises Problem, Invalid."""
-    if location.resource.is_read_only:
-        raise Problem("method-not-allowed", f"{location.resource.name} can only be read")
     action = _ACTIONS[method]
+    if location.resource.is_read_only:
+        raise _not_allowed(f"{location.resource.name} can only be read")
     if (action == CREATE) != (location.target is None):
-        raise Problem("method-not-allowed", f"{method} is not for this path")
+        others = ("POST",) if location.target is None else ("PATCH", "DELETE")
+        raise _not_allowed(f"{method} is not for this path", *others)
+    if action == CREATE and if_match is not None:
+        raise Problem("bad-request", "If-Match is for a row that is there already")
     if action != DELETE and type(body) is not dict:
         raise refuse("", "type", "an object is wanted")
     return Write(
@@ -66,6 +69,12 @@ def write_of(
         uuid if action == CREATE else None,
         name,
     )
+
+
+def _not_allowed(text: str, *others: str) -> Problem:
+    """The path is for reading, and for `others` perhaps (RFC 9110 section 15.5.6)."""
+    headers = {"Allow": ", ".join(("GET", "HEAD", *others))}
+    return Problem("method-not-allowed", text, headers=headers)
 
 
 def _version(if_match: str) -> str:

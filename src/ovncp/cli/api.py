@@ -290,6 +290,7 @@ async def _serve(given: Config) -> None:
         ws_max_size=events.LARGEST_MESSAGE,
         ws_per_message_deflate=False,  # an event is the same bytes for all who are told of it
         access_log=False,
+        server_header=False,
         log_config=None,
         timeout_graceful_shutdown=_LEAVING_SECONDS,
         forwarded_allow_ips=list(given.server.trusted_proxies),

@@ -211,7 +211,11 @@ class NorthboundSection:
     """Where the Northbound is."""
 
     endpoints: tuple[str, ...] = setting(
-        as_list, ("tcp:127.0.0.1:6641",), "in the order of preference", env="OVN_NB_DB", flag="nb"
+        as_list,
+        ("tcp:127.0.0.1:6641",),
+        "where the Northbound is: tcp:HOST:PORT, ssl: or unix:, the preferred one first",
+        env="OVN_NB_DB",
+        flag="nb",
     )
 
 
@@ -220,7 +224,11 @@ class SouthboundSection:
     """Where the Southbound is."""
 
     endpoints: tuple[str, ...] = setting(
-        as_list, ("tcp:127.0.0.1:6642",), "in the order of preference", env="OVN_SB_DB", flag="sb"
+        as_list,
+        ("tcp:127.0.0.1:6642",),
+        "where the Southbound is: tcp:HOST:PORT, ssl: or unix:, the preferred one first",
+        env="OVN_SB_DB",
+        flag="sb",
     )
 
 
@@ -331,7 +339,7 @@ class LogSection:
     format: str = setting(
         as_one_of("json", "text"),
         "json",
-        "JSON objects, or LEVEL|WHO|TEXT for people",
+        "json: objects for programs; text: for people",
         env="LOG_FORMAT",
         flag="log-format",
     )
@@ -515,7 +523,7 @@ def explain(loaded: Loaded) -> str:
         value: Any = loaded.config
         for name in each.path.split("."):
             value = getattr(value, name)
-        shown = "(set)" if each.about["secret"] and value else _shown(value)
+        shown = "(set)" if each.about["secret"] and value else written(value)
         source = loaded.sources.get(each.path, "default")
         others = [f"${each.about['env']}"] if each.about["env"] else []
         others += [f"--{each.about['flag']}"] if each.about["flag"] else []
@@ -526,9 +534,21 @@ def explain(loaded: Loaded) -> str:
     return "".join(lines)
 
 
-def _shown(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value as people write it."""
     if type(value) is tuple:
         return ",".join(value) or "(none)"
     if value is None or value == "":
         return "(none)"
+    if type(value) is float:
+        return _duration(value)
     return str(value).lower() if type(value) is bool else str(value)
+
+
+def _duration(seconds: float) -> str:
+    """A time in the largest unit of which it is a whole number."""
+    for unit, size in sorted(_UNITS.items(), key=lambda each: -each[1]):
+        n_units = seconds / size
+        if seconds and n_units == int(n_units):
+            return f"{n_units:.0f}{unit}"
+    return f"{seconds:g}s"

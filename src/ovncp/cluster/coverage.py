@@ -2,8 +2,9 @@
 
 One that has just begun to follow the databases does not know what the leader had seen by then and
 had not appended.  So it asks the leader for a mark in the stream, behind all that.  Once it has
-read the mark, nothing is missing between the stream and what it has seen itself.  One that becomes
-the leader before, as after all nodes were away, tells that events are lost.
+read the mark, nothing is missing between the stream and what it has seen itself.  Until then it
+leaves leading to others who have; if there are none, as after all nodes were away, it leads, and
+tells that events are lost.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Coverage(Listener):
         self._marking: set[asyncio.Task[None]] = set()
         feed.has_seen_all = False
         feed.listeners.append(self)
+        leadership.is_ready = lambda: feed.has_seen_all or feed.is_new
         mail.on(MARK, self._asked)
 
     def begin(self) -> None:

@@ -103,6 +103,11 @@ class Feed:
         """The id of the last event that listeners heard."""
         return self._reader.position if self._reader else ZERO
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody has appended anything yet, as far as this node has read."""
+        return self._reader is not None and self.position == ZERO
+
     def offer(self, changes: Iterable[Change]) -> None:
         """The databases have shown changes, in this order."""
         now = self._clock()

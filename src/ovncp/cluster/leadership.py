@@ -1,7 +1,8 @@
 """Which node does what only one may do: the one that holds the lease "leader".
 
-Each node tries to take it again and again.  The one that has it runs the registered work, and ends
-that as soon as the lease is lost, at the latest when its time is over by this node's own clock.
+Each node tries to take it again and again; one that is not ready yet leaves it to others first.
+The one that has it runs the registered work, and ends that as soon as the lease is lost, at the
+latest when its time is over by this node's own clock.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Leadership:
     def __init__(self, store: Store, node_id: str, ttl_s: float, counts: Counts):
         self.lease: Lease | None = None
         """Held by this node, if it is the leader."""
+        self.is_ready: Callable[[], bool] = lambda: True
+        """Whether this node would do the work as well as any other."""
         self._store = store
         # Another one after a restart: what its predecessor was granted is not its own.
         self._holder = f"{node_id}/{secrets.token_hex(8)}"
@@ -43,6 +46,7 @@ class Leadership:
         self._stands = asyncio.Event()
         self._stands.set()
         self._known: tuple[Grant, float] | None = None
+        self._free_since: float | None = None
 
     def add(self, name: str, work: Work) -> None:
         """Have `work` run where the leader is; before `run`."""
@@ -86,16 +90,31 @@ class Leadership:
             _logger.info("leading no longer: %s", lease.why_over or "it was given up")
 
     async def _take(self) -> Lease | None:
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
+        asked_at = asyncio.get_running_loop().time()
         try:
-            grant = await self._store.take(_NAME, self._holder, self._ttl_s)
+            grant = await self._ask(asked_at)
         except Unavailable:
+            return None
+        if grant is None:
             return None
         self._known = grant, asked_at + grant.seconds_left
         if grant.holder != self._holder:
             return None
         return Lease(self._store, grant, self._ttl_s, asked_at)
+
+    async def _ask(self, now: float) -> Grant | None:
+        """Who leads: this node, if nobody else does, or for long enough if it is not ready."""
+        if not self.is_ready():
+            held = [grant for grant in await self._store.leases() if grant.name == _NAME]
+            if held:
+                self._free_since = None
+                return held[0]
+            if self._free_since is None:
+                self._free_since = now
+            if now < self._free_since + self._ttl_s / 2:
+                return None
+        self._free_since = None
+        return await self._store.take(_NAME, self._holder, self._ttl_s)
 
     async def _lead(self, lease: Lease) -> None:
         self.lease = lease

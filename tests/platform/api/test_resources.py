@@ -220,6 +220,32 @@ def test_what_cannot_be_asked_for_is_refused(node: Node) -> None:
     assert node.client.post("/switches", content=b" " * (17 << 20)).status_code == 413
 
 
+def test_what_a_path_is_for_is_said(node: Node, switch: str) -> None:
+    for method, path, allowed in (
+        ("POST", f"/switches/{switch}", "GET, HEAD, PATCH, DELETE"),
+        ("DELETE", "/switches", "GET, HEAD, POST"),
+        ("PATCH", "/chassis/x", "GET, HEAD"),
+        ("PUT", "/switches", "DELETE, GET, HEAD, PATCH, POST"),
+    ):
+        answer = node.client.request(method, path, json={})
+        assert answer.status_code == 405
+        allow = answer.headers["allow"].split(", ")
+        assert sorted(allow) == sorted(allowed.split(", "))
+    problem = node.get("/nothing", 404)
+    assert problem["detail"] == "there is nothing at /api/v1/nothing"
+    problem = node.post("/switches", {"name": "matched"}, 400, If_Match='"x"')
+    assert "If-Match" in problem["detail"]
+    node.get("/switches/matched", 404)
+
+
+def test_heads_are_those_of_the_answers(node: Node, switch: str) -> None:
+    for path in ("/switches?limit=1", f"/switches/{switch}"):
+        head, answer = node.client.head(path), node.client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-length", "content-type", "etag", "link"):
+            assert head.headers.get(name) == answer.headers.get(name)
+
+
 def test_a_request_is_told_by_its_id(node: Node) -> None:
     answer = node.client.get("/switches/none", headers={"x-request-id": "mine-1"})
     assert answer.headers["x-request-id"] == answer.json()["request_id"] == "mine-1"

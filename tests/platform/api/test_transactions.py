@@ -1,13 +1,12 @@
 """Many writes in one request, what would be, and waiting for others to see it."""
 
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from interop.programs import wait_for
-from platform_node import Node, databases, names
+from platform_node import Node, databases, names, northd
 from servers import Server
 
 
@@ -196,23 +195,13 @@ def test_what_was_done_by_a_node_that_is_gone_is_not_done_again(server: Server) 
 @pytest.fixture(scope="module", params=["c", "ovncp"])
 def alive(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node in front of databases between which a real ovn-northd works."""
-    with databases(request.param) as server, Node(server.remote, server.remote) as node:
-        northd = subprocess.Popen(
-            [
-                "ovn-northd",
-                f"--ovnnb-db={server.remote}",
-                f"--ovnsb-db={server.remote}",
-                "-vconsole:off",
-                f"--unixctl={server.directory}/northd.ctl",
-            ],
-            env=server.env,
-        )
-        try:
-            wait_for(lambda: node.get("/db/nb/NB_Global")["items"], "ovn-northd")
-            yield node
-        finally:
-            northd.kill()
-            northd.wait()
+    with (
+        databases(request.param) as server,
+        Node(server.remote, server.remote) as node,
+        northd(server),
+    ):
+        wait_for(lambda: node.get("/db/nb/NB_Global")["items"], "ovn-northd")
+        yield node
 
 
 def test_an_answer_comes_when_the_southbound_has_it(alive: Node) -> None:

@@ -27,6 +27,8 @@ from servers import OVNCP
 
 PASSWORD = "correct horse battery"
 BASE = "http://node/api/v1"
+EDGES_OF_TIME = ("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00")
+"""Moments that are beyond all calendars in UTC."""
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +244,7 @@ class TestKeys:
             {"name": "k", "expires": "2020-01-01T00:00:00Z"},
             {"name": "k", "expires": in_an_hour(), "scopes": ["all"]},
             {"name": "k", "expires": in_an_hour(), "role": "king"},
+            *({"name": "k", "expires": edge} for edge in EDGES_OF_TIME),
         ):
             assert kind(await checked(world.admin.post("/me/keys", json=bad), 422)) == "invalid"
         nowhere = {"name": "k", "expires": in_an_hour(), "tenant": "nowhere"}
@@ -415,7 +418,8 @@ class TestTheTrail:
             r for r in await records(world.admin) if r["at"] >= found["at"]
         ]
         assert await records(boss, tenant="b") == await records(boss, tenant="a")
-        for bad in ({"limit": 0}, {"limit": 1001}, {"colour": "red"}, {"since": "x"}):
+        edges = ({name: edge} for name in ("since", "until") for edge in EDGES_OF_TIME)
+        for bad in ({"limit": 0}, {"limit": 1001}, {"colour": "red"}, {"since": "x"}, *edges):
             await checked(boss.get("/audit", params=bad), 422)
 
     async def test_nothing_is_changed_while_it_cannot_be_kept(self, world, monkeypatch):

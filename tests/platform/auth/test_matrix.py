@@ -23,6 +23,7 @@ KNOWN = ALL | {"roleless"}
 STREAMS = {("GET", "/ws"), ("GET", f"{V1}/events")}
 
 ROUTES = {
+    ("GET", "/"): PUBLIC,
     ("GET", "/docs"): PUBLIC,
     ("GET", "/docs/{name}"): PUBLIC,
     ("GET", "/openapi.json"): PUBLIC,

@@ -221,3 +221,15 @@ async def test_work_that_takes_another_lease_gives_this_one_up(nodes, monkeypatc
     nodes("a", work)
     await until(lambda: len(tokens) == 2)
     assert tokens[1] > tokens[0]
+
+
+async def test_who_is_not_ready_leads_if_nobody_else_does(nodes):
+    led = Led()
+    hesitating = nodes("a", led.by("a"))
+    hesitating.is_ready = lambda: False
+    ready = nodes("b", led.by("b"))
+    await until(lambda: led.now == ["b"] and hesitating.leader)
+    assert hesitating.leader.holder.startswith("b/")
+    await ready.withdraw()
+    await until(lambda: led.now == ["a"])
+    assert hesitating.is_leader

@@ -17,8 +17,6 @@ import yaml
 from interop.programs import wait_for
 from ovncp.cli import api, config
 from platform_figures import Figures
-from platform_node import Node, databases
-from redis_servers import RedisServer
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -38,17 +36,6 @@ def run(*command, **options):
 
 def documents(path):
     return [each for each in yaml.safe_load_all(path.read_text()) if each]
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    """A node that has all that it can have."""
-    folder = tmp_path_factory.mktemp("accounts")
-    with RedisServer() as redis, databases("c") as server:
-        env = {"REDIS_URL": f"redis://{redis.address}", "AUTH_MODE": "users"}
-        env |= {"DATABASE_URL": f"sqlite:///{folder}/accounts.db"}
-        with Node(server.remote, server.remote, env=os.environ | env) as node:
-            yield node
 
 
 @pytest.fixture(scope="module")
