@@ -73,7 +73,7 @@ class Node:
         self.client.close()
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(30)
         finally:
             self.process.kill()
             self.process.wait()

@@ -19,7 +19,6 @@ from deployed.history import History
 from deployed.judge import judge
 from deployed.run import clients
 
-
 _MOST_SHOWN = 40
 
 

@@ -22,7 +22,7 @@ import orjson
 import yaml
 
 from deployed.people import tokens_of
-from engines import START_SECONDS, Postgres, PostgresStandby, free_port
+from engines import Postgres, PostgresStandby, free_port
 from ovncp.log.contract.wire import Wire
 from platform_node import Node, databases
 from redis_servers import RedisServer
@@ -32,6 +32,9 @@ HAPROXY_FILE = Path(__file__).parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
 NODES = ("node1", "node2", "node3")
 WIRED = "node3"
 """The node that can be cut from Redis."""
+
+PATIENCE_SECONDS = 90.0
+"""How long anything may take on a machine with much else to do."""
 
 _CONFIGURATION = {
     "server": {"host": "127.0.0.1", "trusted_proxies": ["127.0.0.1"]},
@@ -132,20 +135,20 @@ class Deployment:
 
     # Looking
 
-    async def ask(self, node: str, path: str) -> Any:
+    async def ask(self, node: str, path: str, *, method: str = "GET") -> Any:
         """What a node says itself to an administrator, None if it does not answer well."""
         headers = {"Authorization": f"Bearer {self.tokens['admin']}"}
         url = f"http://127.0.0.1:{self.ports[node]}/api/v1{path}"
         async with httpx.AsyncClient(headers=headers, timeout=15) as client:
             try:
-                answer = await client.get(url)
+                answer = await client.request(method, url, json={} if method == "POST" else None)
             except httpx.TransportError:
                 return None
-        return answer.json() if answer.status_code == 200 else None
+        return answer.json() if answer.is_success else None
 
     async def is_whole(self) -> None:
         """Return when all nodes are there, at all nodes, and one leads."""
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not all([await self._is_well(name) for name in NODES]):
                 await asyncio.sleep(0.2)
 
@@ -160,7 +163,7 @@ class Deployment:
 
     async def _is_served(self) -> None:
         """Return when HAProxy sends requests to nodes."""
-        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
+        async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient() as client:
             while True:
                 with suppress(httpx.TransportError):
                     if (await client.get(f"{self.url}/health/ready")).status_code == 200:
@@ -169,7 +172,7 @@ class Deployment:
 
     async def leader(self) -> str:
         """Which node leads, as soon as one does."""
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 for name in self.nodes:
                     found = await self.ask(name, "/cluster/leader")
@@ -197,7 +200,7 @@ class Deployment:
         """End a node by SIGTERM; its exit status."""
         node = self.nodes.pop(name)
         node.process.terminate()
-        status = await asyncio.to_thread(node.process.wait, START_SECONDS)
+        status = await asyncio.to_thread(node.process.wait, PATIENCE_SECONDS)
         self._ended.append(node.log)
         node.close()
         return status

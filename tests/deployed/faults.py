@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from itertools import cycle
 
 from deployed.deployment import NODES, WIRED, Deployment
 
@@ -44,6 +45,15 @@ async def a_node_is_cut_from_redis(deployment: Deployment) -> None:
     await deployment.is_whole()
 
 
+async def sessions_migrate(deployment: Deployment) -> None:
+    """Some clients are asked to move, by whichever node is asked."""
+    listed = await deployment.ask(NODES[0], "/cluster/sessions")
+    for node, session in zip(cycle(NODES), listed["items"][::10], strict=False):
+        path = f"/cluster/sessions/{session['id']}/migrate"
+        answer = await deployment.ask(node, path, method="POST")
+        assert answer is not None and answer["to"] != session["node"], (answer, session)
+
+
 async def redis_restarts(deployment: Deployment) -> None:
     """At its own pace, and then killed; it keeps what it has."""
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -73,6 +83,7 @@ FAULTS: dict[str, Fault] = {
         a_node_is_killed,
         a_node_is_drained,
         a_node_is_cut_from_redis,
+        sessions_migrate,
         redis_restarts,
         redis_stands_still,
         postgres_fails_over,

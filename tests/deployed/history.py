@@ -53,6 +53,8 @@ class Heard:
     position: Id | None = None
     events: list[Event] = field(default_factory=list)
     n_missed: int = 0
+    session: str = ""
+    """The id of the session of now."""
     n_sessions: int = 0
     n_moved: int = 0
 
@@ -91,10 +93,10 @@ class History:
         return dict(sorted(self.events.items()))
 
 
-def counts(switch: str, order: Mapping[Id, Event]) -> Iterator[int]:
-    """The numbers that events tell a switch to have counted to."""
-    for event in order.values():
+def counts(switch: str, order: Mapping[Id, Event]) -> Iterator[tuple[int, Id]]:
+    """The numbers that events tell a switch to have counted to, with the events' ids."""
+    for id, event in order.items():
         if (event["table"], event["name"]) == ("Logical_Switch", switch):
             number = event.get("changes", {}).get("external_ids", {}).get("n")
             if number is not None:
-                yield int(number)
+                yield int(number), id

@@ -7,8 +7,8 @@ as they were acknowledged, and the database at the end must be what it comes to.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from deployed.history import Event, Heard, History, Id, Outcome, Write, counts
@@ -60,28 +60,45 @@ def _counts_are_told(history: History, order: dict[Id, Event]) -> Iterator[str]:
     for switch in {write.switch for write in history.writes}:
         writes = [w for w in history.writes if (w.kind, w.switch) == ("count", switch)]
         told = list(counts(switch, order))
-        if any(later <= before for before, later in pairwise(told)):
-            yield f"{switch} is told to have counted {told}"
-        yield from _as_acknowledged(writes, Counter(map(str, told)))
+        for (before, _), (later, id) in pairwise(told):
+            if later <= before:
+                yield f"{switch} is told by {id} to have counted to {later} after {before}"
+        yield from _as_acknowledged(writes, ((str(number), id) for number, id in told))
 
 
 def _ports_are_told(history: History, order: dict[Id, Event]) -> Iterator[str]:
     for kind, type in (("make", "insert"), ("delete", "delete")):
         writes = [write for write in history.writes if write.kind == kind]
-        ports = (e for e in order.values() if (e["table"], e["type"]) == (_PORT, type))
-        yield from _as_acknowledged(writes, Counter(event["name"] for event in ports))
+        yield from _as_acknowledged(writes, _told_of_ports(type, order))
 
 
 _PORT = "Logical_Switch_Port"
 
 
-def _as_acknowledged(writes: list[Write], told: Counter[str]) -> Iterator[str]:
+def _told_of_ports(type: str, order: dict[Id, Event]) -> Iterator[tuple[str, Id]]:
+    """The ports' names, and the events' ids.
+
+    A row that is inserted again is there in a newer state, which the node that leads from then on
+    has seen as one with the insertion; but it must be another state.
+    """
+    rows: dict[str, object] = {}
+    for id, event in order.items():
+        if (event["table"], event["type"]) == (_PORT, type):
+            if event["uuid"] not in rows or rows[event["uuid"]] == event.get("row"):
+                yield event["name"], id
+            rows[event["uuid"]] = event.get("row")
+
+
+def _as_acknowledged(writes: list[Write], told: Iterable[tuple[str, Id]]) -> Iterator[str]:
     """Each write that was done was told once, one that was refused never, others once at most."""
+    ids: defaultdict[str, list[Id]] = defaultdict(list)
+    for what, id in told:
+        ids[what].append(id)
     for write in writes:
-        n_told = told[write.what]
+        n_told = len(ids[write.what])
         is_done, is_refused = write.outcome is Outcome.DONE, write.outcome is Outcome.REFUSED
         if n_told > 1 or (is_done and not n_told) or (is_refused and n_told):
-            yield f"{write} is told {n_told} times"
+            yield f"{write} is told by {ids[write.what]}"
 
 
 def _the_end_is_what_was_told(history: History, order: dict[Id, Event]) -> Iterator[str]:
@@ -93,7 +110,7 @@ def _the_end_is_what_was_told(history: History, order: dict[Id, Event]) -> Itera
     if ports != sorted(there):
         yield f"at the end there are the ports {ports}, and told were {sorted(there)}"
     for switch, count in history.counts.items():
-        told = [0, *counts(switch, order)][-1]
+        told, _ = [(0, None), *counts(switch, order)][-1]
         if count != told:
             yield f"{switch} has counted to {count} at the end, and {told} was told"
 

@@ -98,6 +98,7 @@ class Listener:
         kind = message["type"]
         if kind == "hello":
             heard.n_sessions += 1
+            heard.session = message["session"]
             return False
         if kind == "error":
             self._history.broken.append(f"{heard.who} is told: {text}")
@@ -157,11 +158,13 @@ class SseListener(Listener):
         query = urlencode({**self._wanted, **self._after, **node}, doseq=True)
         url = f"{self._url}/api/v1/events?{query}"
         timeout = httpx.Timeout(_OPEN_SECONDS, read=None)
-        async with httpx.AsyncClient(headers=self._headers, timeout=timeout) as client:
-            async with client.stream("GET", url) as answer:
-                if answer.status_code != 200:
+        async with (
+            httpx.AsyncClient(headers=self._headers, timeout=timeout) as client,
+            client.stream("GET", url) as answer,
+        ):
+            if answer.status_code != 200:
+                return
+            async for line in answer.aiter_lines():
+                name, _, value = line.partition(": ")
+                if name == "data" and self._take(value):
                     return
-                async for line in answer.aiter_lines():
-                    name, _, value = line.partition(": ")
-                    if name == "data" and self._take(value):
-                        return

@@ -1,4 +1,4 @@
-"""Three hundred clients and some writers at a deployment, while things happen to it; see `judge`."""
+"""Three hundred clients and some writers at a deployment, whatever happens to it; see `judge`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import cycle
 from typing import Any
 
-from deployed.deployment import NODES, Deployment
+from deployed.deployment import NODES, PATIENCE_SECONDS, Deployment
 from deployed.history import History, Term, counts
 from deployed.listener import WISHES, Listener, SseListener, WebSocketListener
 from deployed.people import TENANT_WRITERS, WRITERS
@@ -19,7 +19,6 @@ from deployed.writer import Writer
 N_WEBSOCKETS = 300
 N_SSE = 10
 _WATCH_SECONDS = 0.5
-_HEALING_SECONDS = 40.0
 
 _LEADS = re.compile(r"leading from now on, with token (\d+)")
 _LEADS_NO_LONGER = "leading no longer"
@@ -64,7 +63,7 @@ def _listeners(deployment: Deployment, history: History) -> Iterator[Listener]:
 
 async def _until(holds: Any, what: str) -> None:
     try:
-        async with asyncio.timeout(_HEALING_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not holds():
                 await asyncio.sleep(0.1)
     except TimeoutError:
@@ -89,14 +88,32 @@ async def _see_the_end(deployment: Deployment, history: History) -> None:
     await asyncio.to_thread(_note_the_end, deployment, history)
     try:
         await _until(lambda: _all_have_heard_all(history), "all have heard all")
+        for name in NODES:
+            await _see_the_sessions(deployment, name, {heard.session for heard in history.heard})
     except AssertionError as error:
         history.broken.append(str(error))
 
 
+async def _see_the_sessions(deployment: Deployment, node: str, sessions: set[str]) -> None:
+    """Wait until a node lists the sessions that there are, and no others."""
+    listed: set[str] = set()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while listed != sessions:
+                answer = await deployment.ask(node, "/cluster/sessions")
+                listed = {each["id"] for each in answer["items"]} if answer else set()
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        n_left, n_lacking = len(listed - sessions), len(sessions - listed)
+        text = f"{node} lists {n_left} sessions that are over, and lacks {n_lacking}"
+        raise AssertionError(text) from None
+
+
 def _all_have_heard_all(history: History) -> bool:
     order = history.order
-    if any(last not in counts(switch, order) for switch, last in history.counts.items()):
-        return False
+    for switch, last in history.counts.items():
+        if last not in dict(counts(switch, order)):
+            return False
     latest = {
         wish.name: max((id for id, event in order.items() if wish.admits(event)), default=(0, 0))
         for wish in WISHES

@@ -28,13 +28,12 @@ from ovncp.api import (
     trail,
     users,
 )
+from ovncp.api.bodies import BoundedBodies
 from ovncp.api.observed import Observed
 from ovncp.api.openapi import Description
 from ovncp.api.platform import Platform
 from ovncp.api.request_id import RequestIds
 from ovncp.api.security_headers import SecurityHeaders
-
-LARGEST_BODY_BYTES = 16 << 20
 
 ROUTERS = (
     resources.router,
@@ -69,7 +68,6 @@ def make(platform: Platform) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=living,
-        max_body_size=LARGEST_BODY_BYTES,
     )
     app.state.platform = platform
     for known in problem.KNOWN:
@@ -78,6 +76,7 @@ def make(platform: Platform) -> FastAPI:
     app.add_exception_handler(RequestValidationError, problem.on_invalid)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(BoundedBodies)
     app.add_middleware(Observed, requests=platform.requests, spans=platform.spans)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds)

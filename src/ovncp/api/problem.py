@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from ovncp.auth.accounts import TooManyTries
@@ -119,6 +119,7 @@ _REJECTIONS = {
 _OF_ACCOUNTS_AND_NODES: dict[type[Exception], str] = {
     BadValue: "invalid",
     BadData: "invalid",
+    ClientDisconnect: "bad-request",
     Conflict: "conflict",
     NoSuch: "not-found",
     NameTaken: "conflict",

@@ -121,12 +121,12 @@ async def several(call: Call, location: Location) -> Response:
     request = call.request
     replica, rows = rows_of(call.platform, location)
     asked = Asked(replica, rows, location, request.url.query, call.view)
-    among = _among(replica, rows, location, call.view)
+    among = _among(replica, location, call.view)
     page = await listing.page(rows, asked.question, among)
     members = [b'{"items":[', b",".join([asked.shape.text(row) for row in page.rows])]
     members.append(b'],"next":' + encode(page.cursor))
     if asked.counts:
-        again = _among(replica, rows, location, call.view)
+        again = _among(replica, location, call.view)
         n_rows = await listing.count(rows, asked.question.filters, again)
         members.append(b',"count":%d' % n_rows)
     members.append(b"}")
@@ -138,10 +138,11 @@ async def several(call: Call, location: Location) -> Response:
     return Response(b"".join(members), headers=headers, media_type=_JSON)
 
 
-def _among(replica: Replica, rows: Rows, location: Location, view: View) -> Iterable[Row] | None:
+def _among(replica: Replica, location: Location, view: View) -> Iterable[Row] | None:
     """The rows to look among; None is the whole table."""
     if location.place is None:
-        return view.all(rows)
+        return None
+    rows = replica.rows[location.resource.table]
     try:
         uuids = members(replica, location.place, view)
     except Unresolved as error:
@@ -159,7 +160,7 @@ class Asked:
         own: dict[str, str] = {}
         found: list[Filter] = []
         if view.tenant is not None:
-            found.append(Filter(partial(view.sees, rows)))
+            found.append(_of_tenant(rows, view))
         for name, value in self.query:
             if name in ("limit", "cursor", "sort", "fields", "count"):
                 own[name] = value
@@ -174,6 +175,13 @@ class Asked:
         self.counts = _boolean("count", own.get("count", "false"))
         orders = listing.parse_orders(rows, own.get("sort", _usual_order(rows, location)))
         self.question = Question(found, orders, _limit(own.get("limit")), own.get("cursor"))
+
+
+def _of_tenant(rows: Rows, view: View) -> Filter:
+    sees = partial(view.sees, rows)
+    if view.all(rows) is None:
+        return Filter(sees)
+    return Filter(sees, lambda: iter(view.all(rows) or ()))
 
 
 def _usual_order(rows: Rows, location: Location) -> str:

@@ -36,7 +36,8 @@ _PATIENCE_S = 3.0
 _MIGRATION_LOCK = 0x6F766E61  # "ovna"
 # SQLSTATEs, or classes of them, of a server that is going, coming, standby or busy, or does not let
 # us in, as while its password is changed.
-_PASSING = ("08", "25006", "28", "3D000", "40", "53300", "55P03", "57")
+_PASSING = ("08", "25006", "28", "3D000", "53300", "55P03", "57")
+_ENTANGLED = "40"
 _BAD_DATA = "22"
 
 
@@ -60,8 +61,12 @@ class BadData(Exception):
     """A value that the database cannot have, such as a NUL in a text of PostgreSQL's."""
 
 
-class _Away(Exception):
-    """As DatabaseUnavailable, and worth another try."""
+class _Again(Exception):
+    """Nothing was done, and it is worth another try."""
+
+
+class _Away(_Again):
+    """The server cannot be used now."""
 
 
 def _is_away(error: BaseException) -> bool:
@@ -78,6 +83,8 @@ def _state(error: DBAPIError) -> str:
 
 def _meaning(error: DBAPIError) -> Exception:
     """What it means that a server has answered so."""
+    if _state(error).startswith(_ENTANGLED):
+        return _Again(_in_short(error))
     if isinstance(error, IntegrityError):
         return Conflict(_in_short(error))
     return BadData(_in_short(error)) if _state(error).startswith(_BAD_DATA) else error
@@ -97,7 +104,7 @@ class _Server:
     async def run(self, use: Use[T], *, commits: bool) -> T:
         """Run `use` in a transaction.
 
-        Raises what `use` raises, _Away, BreakerOpen, OutcomeUnknown, Conflict, BadData.
+        Raises what `use` raises, _Again, BreakerOpen, OutcomeUnknown, Conflict, BadData.
         """
         with self.breaker.attempt():
             is_committing = False
@@ -259,7 +266,7 @@ class Database:
                     return await server.run(use, commits=commits)
                 except BreakerOpen as error:
                     failure = failure or error
-                except _Away as error:
+                except _Again as error:
                     failure, was_known = error, False
             # Who comes while it is known to be away is told at once.
             if was_known or loop.time() > deadline:

@@ -107,6 +107,7 @@ class Tenants:
         async def use(connection: AsyncConnection) -> tuple[Member | None, Member]:
             await _lock(connection, id)
             found = await find_user(connection, user)
+            await _lock_user(connection, found.id)
             before = await _find_member(connection, id, found.id)
             await connection.execute(delete(MEMBER).where(*_is(id, found.id)))
             values = {"tenant_id": id, "user_id": found.id, "role": str(role)}
@@ -135,8 +136,7 @@ class Tenants:
             return
 
         async def use(connection: AsyncConnection) -> None:
-            of_user = select(USER.c.id).where(USER.c.id == user_id)
-            await connection.execute(of_user.with_for_update())
+            await _lock_user(connection, user_id)
             await connection.execute(delete(MEMBER).where(MEMBER.c.user_id == user_id))
             known = await _existing(connection, wanted)
             rows = [{"tenant_id": id, "user_id": user_id, "role": known[id]} for id in known]
@@ -200,8 +200,15 @@ async def find(connection: AsyncConnection, id: str) -> Tenant:
 
 async def _lock(connection: AsyncConnection, id: str) -> None:
     """Have others who change what belongs to a tenant wait for this one.  Raises NoSuch."""
-    await connection.execute(select(TENANT.c.id).where(TENANT.c.id == id).with_for_update())
+    query = select(TENANT.c.id).where(TENANT.c.id == id)
+    await connection.execute(query.with_for_update(key_share=True))
     await find(connection, id)
+
+
+async def _lock_user(connection: AsyncConnection, id: str) -> None:
+    """The same of what a user belongs to; after a tenant is locked, if one is."""
+    query = select(USER.c.id).where(USER.c.id == id)
+    await connection.execute(query.with_for_update(key_share=True))
 
 
 async def _existing(connection: AsyncConnection, roles: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ import uvloop
 
 from ovncp import __version__
 from ovncp.api import app, events, logs, metrics, tracing
+from ovncp.api.arrival import TimelyProtocol
 from ovncp.api.platform import Platform
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.settings import (
@@ -285,7 +286,7 @@ async def _serve(given: Config) -> None:
     platform = open_platform(given)
     settings = uvicorn.Config(
         app.make(platform),
-        http="httptools",
+        http=partial(TimelyProtocol, patience_s=given.server.request_timeout),  # type: ignore[arg-type]
         ws="websockets-sansio",
         ws_max_size=events.LARGEST_MESSAGE,
         ws_per_message_deflate=False,  # an event is the same bytes for all who are told of it

@@ -123,6 +123,7 @@ class ServerSection:
     trusted_proxies: tuple[str, ...] = setting(
         as_list, (), "addresses or networks whose X-Forwarded-For counts", env="TRUSTED_PROXIES"
     )
+    request_timeout: float = setting(as_seconds, 30.0, "for all of a request to arrive")
     metrics_port: int | None = setting(
         as_port_or_none,
         9090,

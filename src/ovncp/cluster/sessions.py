@@ -47,7 +47,7 @@ class Session:
     tenant: str | None
     address: str
     opened: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch, by the node's clock."""
 
     @classmethod
     def decode(cls, text: bytes) -> Session:
@@ -201,9 +201,13 @@ class Sessions:
 
     async def sweep(self) -> int:
         """Strike the sessions of nodes that are gone; how many there were.  Raises Unavailable."""
-        nodes = self._membership.nodes
-        left = [session.id for session in await self.all() if session.node not in nodes]
+        left = [session.id for session in await self.all() if self._is_left(session)]
         return await self._store.strike(_REGISTER, left) if left else 0
+
+    def _is_left(self, session: Session) -> bool:
+        """Whether the node of a session is gone, or has started again since."""
+        seen = self._membership.nodes.get(session.node)
+        return seen is None or session.opened < seen.record.started
 
 
 def _in_turn(nodes: list[str]) -> Iterator[str]:

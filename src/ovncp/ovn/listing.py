@@ -21,7 +21,8 @@ from ovncp.ovn.values import refuse
 from ovncp.ovsdb.row import Row
 from ovncp.ovsdb.schema import VERSION, Column
 
-_FEW = 2_000  # rows that are rather sorted than looked for in an order
+_FEW = 2_000  # rows that are rather sorted than looked for in an order,
+_FEW_OF = 20  # or a part of the table: of more, a page is full before long
 _SLICE = 2_000
 
 Orders = Sequence[tuple[Column, bool]]
@@ -58,14 +59,14 @@ def parse_orders(rows: Rows, text: str) -> Orders:
 
 
 async def page(rows: Rows, question: Question, among: Iterable[Row] | None = None) -> Page:
-    """The rows that are asked for, of those `among` which they are; None is the whole table.
+    """The rows that are asked for, of those few `among` which they are; None is the whole table.
 
     Raises Invalid for a cursor that is not of such a question.
     """
     after = _parse_cursor(question)
     try:
-        few = _few(question, among)
-        if few is None and len(question.orders) == 1:
+        few = _few(rows, question, among)
+        if few is None and len({descending for _, descending in question.orders}) == 1:
             found = await _in_order(rows, question, after)
         else:
             several = rows.table.rows.values() if few is None else few
@@ -82,7 +83,9 @@ async def count(rows: Rows, filters: Sequence[Filter], among: Iterable[Row] | No
     if not filters and among is None:
         return len(rows)
     lookups = [f.lookup for f in filters if f.lookup is not None]
-    several = list(among if among is not None else lookups[0]() if lookups else rows.values())
+    several = list(among if among is not None else rows.values())
+    if among is None and lookups:
+        several = list({row.uuid: row for row in lookups[0]()}.values())
     n_found = 0
     for start in range(0, len(several), _SLICE):
         n_found += sum(1 for _ in _meeting(several[start : start + _SLICE], filters))
@@ -90,15 +93,16 @@ async def count(rows: Rows, filters: Sequence[Filter], among: Iterable[Row] | No
     return n_found
 
 
-def _few(question: Question, among: Iterable[Row] | None) -> Sequence[Row] | None:
+def _few(rows: Rows, question: Question, among: Iterable[Row] | None) -> Sequence[Row] | None:
     """Rows that hold all that are asked for, if these are few enough to sort, or given."""
     if among is not None:
         return list(among)
+    most = max(_FEW, len(rows) // _FEW_OF)
     for each in question.filters:
         if each.lookup is not None:
-            found = list(islice(each.lookup(), _FEW + 1))
-            if len(found) <= _FEW:
-                return found
+            found = list(islice(each.lookup(), most + 1))
+            if len(found) <= most:
+                return list({row.uuid: row for row in found}.values())
     return None
 
 
@@ -109,9 +113,12 @@ def _meeting(rows: Iterable[Row], filters: Sequence[Filter]) -> Iterator[Row]:
 
 async def _in_order(rows: Rows, question: Question, after: list[Any] | None) -> Sequence[Row]:
     """By going through the table in its order, until the page is full."""
-    ((column, descending),) = question.orders
-    order = rows.order(column)
-    key: Key | None = None if after is None else (after[0], after[1])
+    columns, descending = [column for column, _ in question.orders], question.orders[0][1]
+    order = rows.order(*columns)
+    key: Key | None = None
+    if after is not None:
+        *values, uuid = after
+        key = values[0] if len(values) == 1 else tuple(values), uuid
     wanted = question.limit + 1
     found: list[Row] = []
     n_rows = wanted

@@ -47,7 +47,7 @@ class Rows:
         self._shown = [(column.name, column.index, shown(column)) for column in table.column_list]
         self._json: dict[str, bytes] = {}
         self._indexes = RowIndexes(table)
-        self._orders: dict[str, Order] = {}
+        self._orders: dict[tuple[str, ...], Order] = {}
         self._holding: list[tuple[Rows, Column]] = []
 
     def __len__(self) -> int:
@@ -120,14 +120,15 @@ class Rows:
 
     # In an order
 
-    def order(self, column: Column) -> "Order":
-        """The rows in the order of `column`."""
-        order = self._orders.pop(column.name, None)
+    def order(self, *columns: Column) -> "Order":
+        """The rows in the order of `columns`, of which the later ones decide where others tie."""
+        names = tuple(column.name for column in columns)
+        order = self._orders.pop(names, None)
         if order is None:
-            order = Order(column, self.table.rows.values())
+            order = Order(columns, self.table.rows.values())
             if len(self._orders) >= _MOST_ORDERS:
                 del self._orders[next(iter(self._orders))]
-        self._orders[column.name] = order
+        self._orders[names] = order
         return order
 
     # Being kept up to date
@@ -142,10 +143,10 @@ class Rows:
 
 
 class Order:
-    """The rows of a table in the order of a column, and of their uuids where that is the same."""
+    """The rows of a table in the order of columns, and of their uuids where these are the same."""
 
-    def __init__(self, column: Column, rows: Iterable[Row]) -> None:
-        self._key = sort_key(column)
+    def __init__(self, columns: Sequence[Column], rows: Iterable[Row]) -> None:
+        self._key = order_key(columns)
         self.keys: list[Key] = sorted((self._key(row.values), row.uuid) for row in rows)
 
     def change(self, uuid: str, old: Values | None, new: Values | None) -> None:
@@ -176,6 +177,14 @@ def sort_key(column: Column) -> Callable[[Values], Any]:
     if column.type.is_map:
         return lambda values: tuple(values[column.index].items())
     return itemgetter(column.index)
+
+
+def order_key(columns: Sequence[Column]) -> Callable[[Values], Any]:
+    """What rows are compared by that are ordered by `columns`; of several ones a tuple."""
+    if len(columns) == 1:
+        return sort_key(columns[0])
+    keys = [sort_key(column) for column in columns]
+    return lambda values: tuple([key(values) for key in keys])
 
 
 def encode(value: Any) -> bytes:

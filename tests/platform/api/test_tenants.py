@@ -197,6 +197,17 @@ async def test_a_tenant_keeps_what_it_made(client: httpx.AsyncClient) -> None:
     assert row["external_ids"] == {"c": "d", KEY: "keeper"}
 
 
+async def test_a_row_that_is_held_twice_is_listed_once(client: httpx.AsyncClient) -> None:
+    red = Asker(client, "red", "OPERATOR", "red")
+    for name in ("red_1", "red_2"):
+        await red("POST", "/port-groups", {"name": name})
+    acl = {"priority": 7, "direction": "to-lport", "match": "ip4", "action": "allow"}
+    row = await red("POST", "/port-groups/red_1/acls", acl)
+    await red("PATCH", "/port-groups/red_2", {"acls": {"add": [row["_uuid"]]}})
+    page = await red("GET", "/acls?priority=7&count=true")
+    assert ([each["_uuid"] for each in page["items"]], page["count"]) == ([row["_uuid"]], 1)
+
+
 async def test_tables_as_they_are_are_not_for_tenants(client: httpx.AsyncClient) -> None:
     red = Asker(client, "red", "ADMIN", "red")
     for path in ("/db/nb/Logical_Switch", "/db/sb/Chassis", "/db/nb/Logical_Switch/web"):

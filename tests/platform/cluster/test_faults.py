@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import time
 
 import pytest
 
@@ -78,7 +79,7 @@ class World:
         self.terms = []
         self.overlaps = []
         self.forgets = False
-        """Whether Redis may forget who leads: then the one who did is fenced off, and told later."""
+        """Whether Redis may forget who leads: then the one who did is fenced off first."""
 
     def add(self, node):
         node.client = Client()
@@ -152,7 +153,8 @@ async def world():
                 await until(lambda node=node: node.cache.is_usable)
                 node.coverage.begin()
                 node.sessions.open(
-                    Session(f"of {node.id}", node.id, "u", None, "::1", 0.0), lambda to: None
+                    Session(f"of {node.id}", node.id, "u", None, "::1", time.time()),
+                    lambda to: None,
                 )
             committing = asyncio.create_task(world.commit_for_ever())
             stack.push_async_callback(end, [committing])

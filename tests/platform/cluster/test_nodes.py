@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -118,7 +119,7 @@ class TestMembership:
 
 
 def session(id, node, user="u"):
-    return Session(id, node, user, None, "127.0.0.1", float(len(id)))
+    return Session(id, node, user, None, "127.0.0.1", time.time())
 
 
 def n_sessions(node, other):
@@ -138,11 +139,12 @@ class TestSessions:
         a, b = await start("a"), await start("b")
         for i in range(300):
             a.sessions.open(session(f"{i:03}", "a"), lambda to: None)
-        b.sessions.open(session("x", "b", "v"), lambda to: None)
+        x = session("x", "b", "v")
+        b.sessions.open(x, lambda to: None)
         await until_sessions(b, [*(f"{i:03}" for i in range(300)), "x"])
         found = await b.sessions.all()
         assert len(found) == 301
-        assert found[-1] == session("x", "b", "v")
+        assert found[-1] == x
         await until(lambda: a.sessions.n_all == b.sessions.n_all == 301)
         assert b.membership.nodes["a"].record.sessions == 300
         for i in range(299):
@@ -167,6 +169,15 @@ class TestSessions:
         await until_sessions(a, ["of a", "of b"])
         die(b)
         await until_sessions(a, ["of a"])
+
+    async def test_those_of_a_node_before_it_started_again_are_struck(self, start):
+        a, b = await start("a"), await start("b")
+        b.sessions.open(session("old", "b"), lambda to: None)
+        await until_sessions(a, ["old"])
+        die(b)
+        again = await start("b")
+        again.sessions.open(session("new", "b"), lambda to: None)
+        await until_sessions(a, ["new"])
 
     async def test_a_session_is_asked_to_move_by_way_of_its_node(self, start):
         a, b, c = [await start(id) for id in "abc"]

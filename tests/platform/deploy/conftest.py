@@ -1,4 +1,4 @@
-"""A node that has all that it can have, shared by the tests of a module."""
+"""A node that has all that it can have, shared by all tests here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from platform_node import Node, databases
 from redis_servers import RedisServer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def node(tmp_path_factory):
     """A node that has all that it can have."""
     folder = tmp_path_factory.mktemp("accounts")

@@ -22,7 +22,8 @@ def setting(each: config.Setting) -> str:
 
 def test_every_setting_is_there() -> None:
     rows = re.findall(r"^\| `[a-z_]+\.[a-z_.]+` \|.*\|$", TEXT, re.MULTILINE)
-    assert rows == [setting(each) for each in config.settings()]
+    wanted = [setting(each) for each in config.settings()]
+    assert rows == wanted, "\n".join(wanted)
 
 
 def figure(name: str, kind: str, labels: list[str], text: str) -> str:
