@@ -122,6 +122,12 @@ class Listening:
                     found: dict[str, Any] = json.loads(line.removeprefix("data: "))
                     return found
 
+    async def subscribed(self) -> None:
+        """Return once what happens is told; who asked is let in."""
+        assert await self.status() in (101, 200)
+        while (await self.message())["type"] != "subscribed":
+            pass
+
     async def events(self, last: str) -> list[dict[str, Any]]:
         """All events up to that of the row with the name `last`."""
         found: list[dict[str, Any]] = []

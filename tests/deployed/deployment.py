@@ -66,6 +66,7 @@ class Deployment:
         self._directory = directory
         self._ended: list[str] = []
         self._wired = ""
+        self._client = httpx.AsyncClient(timeout=15, verify=False)
 
     # Starting
 
@@ -73,6 +74,7 @@ class Deployment:
         """Start everything besides what is there; `stack` ends it."""
         (self._wired,) = await self.wire.start()
         stack.push_async_callback(self.wire.close)
+        stack.push_async_callback(self._client.aclose)
         await asyncio.to_thread(self._start_postgres, stack)
         stack.enter_context(self._northd())
         stack.callback(self._end_nodes)
@@ -139,11 +141,11 @@ class Deployment:
         """What a node says itself to an administrator, None if it does not answer well."""
         headers = {"Authorization": f"Bearer {self.tokens['admin']}"}
         url = f"http://127.0.0.1:{self.ports[node]}/api/v1{path}"
-        async with httpx.AsyncClient(headers=headers, timeout=15) as client:
-            try:
-                answer = await client.request(method, url, json={} if method == "POST" else None)
-            except httpx.TransportError:
-                return None
+        body = {} if method == "POST" else None
+        try:
+            answer = await self._client.request(method, url, json=body, headers=headers)
+        except httpx.TransportError:
+            return None
         return answer.json() if answer.is_success else None
 
     async def is_whole(self) -> None:
@@ -163,10 +165,10 @@ class Deployment:
 
     async def _is_served(self) -> None:
         """Return when HAProxy sends requests to nodes."""
-        async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient() as client:
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 with suppress(httpx.TransportError):
-                    if (await client.get(f"{self.url}/health/ready")).status_code == 200:
+                    if (await self._client.get(f"{self.url}/health/ready")).is_success:
                         return
                 await asyncio.sleep(0.1)
 

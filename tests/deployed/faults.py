@@ -15,6 +15,8 @@ _DOWN_SECONDS = 1.5
 _CUT_SECONDS = 8.0
 """Longer than the leader's lease, and a node's timeout."""
 PAUSE_SECONDS = 20.0
+_ONE_IN = 30
+"""Of the clients one in so many is asked to move."""
 
 
 async def a_node_is_killed(deployment: Deployment) -> None:
@@ -48,7 +50,7 @@ async def a_node_is_cut_from_redis(deployment: Deployment) -> None:
 async def sessions_migrate(deployment: Deployment) -> None:
     """Some clients are asked to move, by whichever node is asked."""
     listed = await deployment.ask(NODES[0], "/cluster/sessions")
-    for node, session in zip(cycle(NODES), listed["items"][::10], strict=False):
+    for node, session in zip(cycle(NODES), listed["items"][::_ONE_IN], strict=False):
         path = f"/cluster/sessions/{session['id']}/migrate"
         answer = await deployment.ask(node, path, method="POST")
         assert answer is not None and answer["to"] != session["node"], (answer, session)

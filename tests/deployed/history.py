@@ -86,6 +86,8 @@ class History:
     """What the Northbound has at the end: of each switch the number that was counted to."""
     ports: dict[str, list[str]] = field(default_factory=dict)
     """What it has of ports, of each switch."""
+    audited: dict[str, int] = field(default_factory=dict)
+    """How many counts are in the audit trail as done, of each switch."""
 
     @property
     def order(self) -> dict[Id, Event]:

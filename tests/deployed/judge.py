@@ -7,7 +7,7 @@ as they were acknowledged, and the database at the end must be what it comes to.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
@@ -23,6 +23,7 @@ def judge(history: History) -> list[str]:
         _counts_are_told,
         _ports_are_told,
         _the_end_is_what_was_told,
+        _counts_are_audited,
         _one_leads,
     ]
     return history.broken + [text for rule in rules for text in rule(history, order)]
@@ -113,6 +114,18 @@ def _the_end_is_what_was_told(history: History, order: dict[Id, Event]) -> Itera
         told, _ = [(0, None), *counts(switch, order)][-1]
         if count != told:
             yield f"{switch} has counted to {count} at the end, and {told} was told"
+
+
+def _counts_are_audited(history: History, order: dict[Id, Event]) -> Iterator[str]:
+    done = Counter(
+        write.switch
+        for write in history.writes
+        if write.kind == "count" and write.outcome is Outcome.DONE
+    )
+    for switch, n_done in done.items():
+        if history.audited.get(switch, 0) < n_done:
+            n_kept = history.audited.get(switch, 0)
+            yield f"{switch} has counted {n_done} times, of which the audit trail has {n_kept}"
 
 
 def _one_leads(history: History, order: dict[Id, Event]) -> Iterator[str]:

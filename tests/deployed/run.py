@@ -86,12 +86,27 @@ def _leader_of(deployment: Deployment) -> Any:
 async def _see_the_end(deployment: Deployment, history: History) -> None:
     """Note what the Northbound has, and wait until all have heard of it, if they ever will."""
     await asyncio.to_thread(_note_the_end, deployment, history)
+    for switch in history.counts:
+        history.audited[switch] = await _n_audited(deployment, switch)
     try:
         await _until(lambda: _all_have_heard_all(history), "all have heard all")
         for name in NODES:
             await _see_the_sessions(deployment, name, {heard.session for heard in history.heard})
     except AssertionError as error:
         history.broken.append(str(error))
+
+
+async def _n_audited(deployment: Deployment, switch: str) -> int:
+    """How many changes of its switch a writer has made, by the audit trail."""
+    n_done, before = 0, ""
+    while True:
+        path = f"/audit?principal={switch}&resource=switches&limit=1000{before}"
+        answer = await deployment.ask(NODES[0], path)
+        records = [(record["action"], record["result"]) for record in answer["items"]]
+        n_done += records.count(("change", "done"))
+        if answer["next"] is None:
+            return n_done
+        before = f"&before={answer['next']}"
 
 
 async def _see_the_sessions(deployment: Deployment, node: str, sessions: set[str]) -> None:

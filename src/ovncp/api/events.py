@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, WebSocket
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import HTTPConnection
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
@@ -29,6 +30,8 @@ from ovncp.ovn.values import Invalid, Mistake, refuse
 
 LARGEST_MESSAGE = 1 << 16  # of a client, in bytes; who sends a larger one is cut off
 SEND_SECONDS = 60.0
+LOOK_SECONDS = 30.0
+"""How often it is looked whether a client may still be told: who is shut out hears that much."""
 MOVED = 1012  # "Service Restart": clients connect again (RFC 6455 section 7.4.2)
 
 Names = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=1000)]
@@ -83,10 +86,14 @@ async def events(
     async def texts() -> AsyncIterator[str]:
         with platform.audience.session(principal, address, "sse") as session:
             session.subscribe(filter, begin)
-            async for message in session.messages():
-                yield _event_text(message)
-                if message.kind == "move":
-                    return
+            looking = asyncio.create_task(_look(request, principal, session))
+            try:
+                async for message in session.messages():
+                    yield _event_text(message)
+                    if message.kind == "move":
+                        return
+            finally:
+                looking.cancel()
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(texts(), media_type="text/event-stream", headers=headers)
@@ -119,13 +126,15 @@ async def websocket(websocket: WebSocket) -> None:
         if begin is not None:
             session.subscribe(*begin)
         listening = asyncio.create_task(_listen(websocket, session, principal, platform))
+        looking = asyncio.create_task(_look(websocket, principal, session))
         try:
             await _tell(websocket, session)
         except (TimeoutError, WebSocketDisconnect):
             return
         finally:
             listening.cancel()
-            await asyncio.wait([listening])
+            looking.cancel()
+            await asyncio.wait([listening, looking])
 
 
 async def _tell(websocket: WebSocket, session: EventSession) -> None:
@@ -187,6 +196,21 @@ def _problem(error: Exception) -> Problem:
     known = problem.of(error)
     assert known is not None
     return known
+
+
+async def _look(connection: HTTPConnection, principal: Principal, session: EventSession) -> None:
+    """End the session of who may not be told any more: logged out, or of the tenant no longer."""
+    while not session.is_over:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            now = await access.principal_of(connection)
+            access.allow(now, "events", changes=False)
+        except problem.KNOWN as error:
+            if _problem(error).status in (401, 403):
+                session.end()
+        else:
+            if now.tenant != principal.tenant:
+                session.end()
 
 
 # What is wanted

@@ -167,7 +167,10 @@ def _sqlite(settings: DatabaseSettings) -> AsyncEngine:
     # It has hashes of passwords: nobody else's to read.
     os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
     engine = create_async_engine(
-        f"sqlite+aiosqlite:///{file}", pool_size=settings.max_idle, hide_parameters=True
+        f"sqlite+aiosqlite:///{file}",
+        pool_size=settings.max_idle,
+        max_overflow=settings.max_open - settings.max_idle,
+        hide_parameters=True,
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)

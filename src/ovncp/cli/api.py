@@ -161,6 +161,7 @@ def account_settings(given: Config) -> AuthSettings | None:
         user_limit=Limit(auth.requests_per_minute, 60.0),
         address_limit=Limit(auth.address_requests_per_minute, 60.0),
         login_limit=Limit(auth.failed_logins, 300.0),
+        address_login_limit=Limit(10 * auth.failed_logins, 300.0),
         audit_kept_s=auth.audit_retention,
     )
 
@@ -219,8 +220,19 @@ def tracer(given: Config) -> Tracer:
     given_files = [f"{name}={file}" for name, file in files.items() if file]
     if ovn.ca_cert:
         given_files.append(f"--ca-cert={ovn.ca_cert}")
-    n_at_once = max(1, min(_MOST_TRACES, ovn.max_connections - 2))
+    n_at_once = traces_at_once(given)
     return Tracer(ovn.southbound.endpoints, given_files, n_at_once, ovn.connection_timeout)
+
+
+def traces_at_once(given: Config) -> int:
+    """How many connections are left besides those of the replicas, as far as they are wanted."""
+    return min(_MOST_TRACES, given.ovn.max_connections - len((NORTHBOUND, SOUTHBOUND)))
+
+
+def grouping(given: Config) -> Grouping:
+    """How writes are grouped."""
+    batch = given.batch_processor
+    return Grouping(batch.batch_size, batch.batch_timeout, batch.max_concurrent)
 
 
 def check(given: Config) -> None:
@@ -233,15 +245,14 @@ def check(given: Config) -> None:
 
 def open_platform(given: Config) -> Platform:
     """The node that is configured. Raises SettingsError, Refusal."""
-    ovn, batch = given.ovn, given.batch_processor
+    ovn = given.ovn
     check(given)
     replicas = {
         name: Replica(name, endpoints(given, side.endpoints), ovn.connection_timeout)
         for name, side in ((NORTHBOUND, ovn.northbound), (SOUTHBOUND, ovn.southbound))
     }
     node = open_node(cluster_settings(given), __version__)
-    grouping = Grouping(batch.batch_size, batch.batch_timeout, batch.max_concurrent)
-    platform = Platform.of(replicas, node, grouping)
+    platform = Platform.of(replicas, node, grouping(given))
     platform.tracer = tracer(given)
     platform.spans = tracing.open_spans(os.environ, node.id)
     accounts = account_settings(given)

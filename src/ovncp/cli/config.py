@@ -321,7 +321,11 @@ class AuthSection:
     session_ttl: float = setting(as_seconds, 43200.0, "until a login is over")
     requests_per_minute: int = setting(as_number, 120_000, "of one user, over all nodes")
     address_requests_per_minute: int = setting(as_number, 240_000, "from one address")
-    failed_logins: int = setting(as_number, 10, "of one user from one address, in five minutes")
+    failed_logins: int = setting(
+        as_number,
+        10,
+        "of one user from one address, in five minutes; ten times that of all users from it",
+    )
     audit_retention: float = setting(as_seconds, 31_536_000.0, "until a record is removed")
     oidc: OidcSection = section(OidcSection)
 
@@ -512,6 +516,9 @@ def _check(config: Config) -> None:
         raise ConfigError("database.url and database.primary say the same: set one of them")
     if config.batch_processor.batch_size < 1 or config.batch_processor.max_concurrent < 1:
         raise ConfigError("batch_processor: batch_size and max_concurrent are at least 1")
+    if config.ovn.max_connections < 3:
+        text = "at least 3: for the Northbound, the Southbound and ovn-trace"
+        raise ConfigError(f"ovn.max_connections: {text}")
     for side in (config.ovn.northbound, config.ovn.southbound):
         if not side.endpoints:
             raise ConfigError("ovn: northbound.endpoints and southbound.endpoints are wanted")

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from ovncp.ovn.filters import Filter
-from ovncp.ovn.rows import Key, Rows, sort_key
+from ovncp.ovn.rows import Rows, joined_key, sort_key
 from ovncp.ovn.values import refuse
 from ovncp.ovsdb.row import Row
 from ovncp.ovsdb.schema import VERSION, Column
@@ -66,11 +66,10 @@ async def page(rows: Rows, question: Question, among: Iterable[Row] | None = Non
     after = _parse_cursor(question)
     try:
         few = _few(rows, question, among)
-        if few is None and len({descending for _, descending in question.orders}) == 1:
+        if few is None:
             found = await _in_order(rows, question, after)
         else:
-            several = rows.table.rows.values() if few is None else few
-            found = _sorted(_meeting(several, question.filters), question, after)
+            found = _sorted(_meeting(few, question.filters), question, after)
     except TypeError as error:  # the cursor has values that are not of the columns' types
         raise refuse("cursor", "format", "this is no cursor of such a list") from error
     more = len(found) > question.limit
@@ -113,12 +112,10 @@ def _meeting(rows: Iterable[Row], filters: Sequence[Filter]) -> Iterator[Row]:
 
 async def _in_order(rows: Rows, question: Question, after: list[Any] | None) -> Sequence[Row]:
     """By going through the table in its order, until the page is full."""
-    columns, descending = [column for column, _ in question.orders], question.orders[0][1]
-    order = rows.order(*columns)
-    key: Key | None = None
-    if after is not None:
-        *values, uuid = after
-        key = values[0] if len(values) == 1 else tuple(values), uuid
+    descending = question.orders[0][1]
+    columns = tuple((column, other != descending) for column, other in question.orders)
+    order = rows.order(columns)
+    key = None if after is None else (joined_key(after[:-1], columns), after[-1])
     wanted = question.limit + 1
     found: list[Row] = []
     n_rows = wanted
@@ -141,8 +138,7 @@ def _sorted(rows: Iterable[Row], question: Question, after: list[Any] | None) ->
     ]
     if after is not None:
         entries.append((*after, None))
-    last_descends = question.orders[-1][1]
-    entries.sort(key=lambda entry: entry[-2], reverse=last_descends)
+    entries.sort(key=lambda entry: entry[-2], reverse=question.orders[0][1])
     for place, (_, descending) in reversed(list(enumerate(question.orders))):
         entries.sort(key=lambda entry, place=place: entry[place], reverse=descending)  # type: ignore[misc]
     ordered = [entry[-1] for entry in entries]

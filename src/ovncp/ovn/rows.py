@@ -23,6 +23,8 @@ from ovncp.ovsdb.table import Table
 _MOST_ORDERS = 8
 
 Show = Callable[[Any], Any]
+OrderedBy = tuple[tuple[Column, bool], ...]
+"""Columns, of which the later ones decide where others tie; each the other way round if True."""
 Key = tuple[Any, str]
 """A place in an order: what is ordered by, and the uuid."""
 
@@ -47,7 +49,7 @@ class Rows:
         self._shown = [(column.name, column.index, shown(column)) for column in table.column_list]
         self._json: dict[str, bytes] = {}
         self._indexes = RowIndexes(table)
-        self._orders: dict[tuple[str, ...], Order] = {}
+        self._orders: dict[OrderedBy, Order] = {}
         self._holding: list[tuple[Rows, Column]] = []
 
     def __len__(self) -> int:
@@ -120,15 +122,14 @@ class Rows:
 
     # In an order
 
-    def order(self, *columns: Column) -> "Order":
-        """The rows in the order of `columns`, of which the later ones decide where others tie."""
-        names = tuple(column.name for column in columns)
-        order = self._orders.pop(names, None)
+    def order(self, columns: OrderedBy) -> "Order":
+        """The rows in the order of `columns`."""
+        order = self._orders.pop(columns, None)
         if order is None:
             order = Order(columns, self.table.rows.values())
             if len(self._orders) >= _MOST_ORDERS:
                 del self._orders[next(iter(self._orders))]
-        self._orders[names] = order
+        self._orders[columns] = order
         return order
 
     # Being kept up to date
@@ -145,9 +146,13 @@ class Rows:
 class Order:
     """The rows of a table in the order of columns, and of their uuids where these are the same."""
 
-    def __init__(self, columns: Sequence[Column], rows: Iterable[Row]) -> None:
+    def __init__(self, columns: OrderedBy, rows: Iterable[Row]) -> None:
         self._key = order_key(columns)
-        self.keys: list[Key] = sorted((self._key(row.values), row.uuid) for row in rows)
+        ordered = sorted(rows, key=uuid_of)
+        for column, inverted in reversed(columns):
+            key = sort_key(column)
+            ordered.sort(key=lambda row, key=key: key(row.values), reverse=inverted)  # type: ignore[misc]
+        self.keys: list[Key] = [(self._key(row.values), row.uuid) for row in ordered]
 
     def change(self, uuid: str, old: Values | None, new: Values | None) -> None:
         """Note that the row `uuid`, which was `old`, is `new` now."""
@@ -179,12 +184,36 @@ def sort_key(column: Column) -> Callable[[Values], Any]:
     return itemgetter(column.index)
 
 
-def order_key(columns: Sequence[Column]) -> Callable[[Values], Any]:
+class Inverted:
+    """A value that is ordered the other way round."""
+
+    __slots__ = ("value",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Inverted) and bool(self.value == other.value)
+
+    def __lt__(self, other: "Inverted") -> bool:
+        return bool(other.value < self.value)
+
+
+def order_key(columns: OrderedBy) -> Callable[[Values], Any]:
     """What rows are compared by that are ordered by `columns`; of several ones a tuple."""
+    keys = [sort_key(column) for column, _ in columns]
+    if len(keys) == 1:
+        return keys[0]
+    return lambda values: joined_key([key(values) for key in keys], columns)
+
+
+def joined_key(values: Sequence[Any], columns: OrderedBy) -> Any:
+    """What a row is compared by that is ordered by `columns`, where it has `values`."""
     if len(columns) == 1:
-        return sort_key(columns[0])
-    keys = [sort_key(column) for column in columns]
-    return lambda values: tuple([key(values) for key in keys])
+        return values[0]
+    pairs = zip(values, columns, strict=True)
+    return tuple([Inverted(value) if inverted else value for value, (_, inverted) in pairs])
 
 
 def encode(value: Any) -> bytes:

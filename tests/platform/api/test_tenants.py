@@ -19,6 +19,7 @@ from ovncp.api.audit import Record
 from ovncp.api.platform import Platform
 from ovncp.auth.principal import Principal, Role
 from ovncp.cluster.memory import Memory
+from ovncp.ovn import listing
 from ovncp.ovn.resources import SOUTHBOUND
 from ovncp.ovn.tenancy import KEY
 from servers import Server
@@ -206,6 +207,25 @@ async def test_a_row_that_is_held_twice_is_listed_once(client: httpx.AsyncClient
     await red("PATCH", "/port-groups/red_2", {"acls": {"add": [row["_uuid"]]}})
     page = await red("GET", "/acls?priority=7&count=true")
     assert ([each["_uuid"] for each in page["items"]], page["count"]) == ([row["_uuid"]], 1)
+
+
+async def test_a_tenant_with_many_rows_pages_through_them(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many are not sorted for each page, but looked for in the order of the table."""
+    monkeypatch.setattr(listing, "_FEW", 1)
+    for number in range(5):
+        for tenant in ("many", "others"):
+            ask = Asker(client, tenant, "OPERATOR", tenant)
+            await ask("POST", "/address-sets", {"name": f"a{number}_{tenant}"})
+    many = Asker(client, "many", "OPERATOR", "many")
+    found, cursor = [], ""
+    while cursor is not None:
+        page = await many("GET", f"/address-sets?limit=2&sort=-name,-_uuid{cursor}")
+        found += [row["name"] for row in page["items"]]
+        cursor = page["next"] and f"&cursor={page['next']}"
+    assert found == [f"a{number}_many" for number in range(4, -1, -1)]
+    assert (await many("GET", "/address-sets?count=true"))["count"] == 5
 
 
 async def test_tables_as_they_are_are_not_for_tenants(client: httpx.AsyncClient) -> None:

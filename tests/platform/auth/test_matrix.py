@@ -13,6 +13,7 @@ import pytest
 from starlette.routing import WebSocketRoute
 
 from everybody import ALL, GLOBAL, OF_A, UNKNOWN, V1, WHO, WRITERS, Everybody, everybody
+from ovncp.api import events
 from ovncp.api.resources import PathRoute
 from ovncp.ovn.resources import BY_NAME, RESOURCES, Resource
 from platform_node import databases
@@ -191,3 +192,23 @@ async def test_events_are_for_those_who_are_known(them: Everybody, kind: str) ->
             assert status == (101 if kind == "websocket" else 200), who
         else:
             assert status == (401 if who in UNKNOWN else 403), who
+
+
+@pytest.mark.parametrize("kind", ["websocket", "sse"])
+async def test_who_is_shut_out_is_told_no_more(
+    them: Everybody, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LOOK_SECONDS", 0.05)
+    staying = them.listen("a-operator", kind, "resources=switches")
+    leaving = {who: them.listen(who, kind, "resources=switches") for who in ("viewer", "a-viewer")}
+    for each in (staying, *leaving.values()):
+        await each.subscribed()
+    await them.ask("admin", "DELETE", f"{V1}/tenants/a/members/a-viewer")
+    await them.ask("viewer", "POST", f"{V1}/logout")
+    for each in leaving.values():
+        while await each.message():
+            pass
+    await them.ask("a-operator", "POST", f"{V1}/switches", {"name": "after"})
+    assert await staying.events("after")
+    for each in (staying, *leaving.values()):
+        await each.close()

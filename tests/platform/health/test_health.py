@@ -52,7 +52,7 @@ def test_a_node_is_ready_while_all_that_it_needs_is_there(postgres, tmp_path):
     config.write_text(configuration(primary, standby))
     with (
         RedisServer() as redis,
-        databases("ovncp") as nb,
+        databases("ovncp", start=False) as nb,
         databases("c") as sb,
         Node(
             nb.remote,
@@ -61,8 +61,14 @@ def test_a_node_is_ready_while_all_that_it_needs_is_there(postgres, tmp_path):
             env={"REDIS_URL": f"redis://{redis.address}", "NODE_ID": "n"},
         ) as node,
     ):
+        assert ask(node, "live") == (200, {"status": "live", "node": "n", "dependencies": {}})
+        assert ask(node, "startup")[0] == 503
+        assert ask(node, "startup")[1]["status"] == "starting"
+        assert down(node)[0] == 503
+        nb.start()
         wait_for(lambda: ask(node, "startup")[0] == 200, "the start")
-        assert down(node) == (200, set())
+        assert ask(node, "startup")[1]["status"] == "started"
+        wait_for(lambda: down(node) == (200, set()), "all of it")
         lag = "ovncp_database_replica_lag_seconds"
         assert Figures.at(node.metrics_url).sum(lag, server="database replica 1") < 60
 
@@ -91,21 +97,6 @@ def test_a_node_is_ready_while_all_that_it_needs_is_there(postgres, tmp_path):
         wait_for(lambda: down(node) == (503, {"database"}), "the end of the accounts")
         primary.start()
         wait_for(lambda: down(node) == (200, set()), "the accounts")
-        assert ask(node, "live") == (200, {"status": "live", "node": "n", "dependencies": {}})
-
-
-def test_a_node_has_not_started_before_it_has_the_northbound():
-    with (
-        databases("ovncp", start=False) as server,
-        Node(server.remote, server.remote) as node,
-    ):
-        assert ask(node, "live")[0] == 200
-        status, told = ask(node, "startup")
-        assert (status, told["status"]) == (503, "starting")
-        assert ask(node, "ready")[0] == 503
-        server.start()
-        wait_for(lambda: ask(node, "startup")[0] == 200, "the start")
-        assert ask(node, "startup")[1]["status"] == "started"
 
 
 def test_a_node_that_drains_is_sent_no_more_requests(start):

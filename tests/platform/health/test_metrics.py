@@ -117,6 +117,7 @@ def test_requests_and_what_they_write(nodes):
     assert grown(requests, method="other") == 1
     assert grown("ovncp_batch_size_count") == grown("ovncp_batch_size_sum") == 1
     assert grown("ovncp_replica_rows", database="OVN_Northbound") == 1
+    assert "/api/v1/switches/none" in a.log and "/api/v1/switches/s" not in a.log
 
 
 def test_events_and_those_who_are_told_them(nodes):

@@ -53,6 +53,7 @@ def good() -> History:
         leaders={(5, "a"), (7, "b")},
         counts={"w": 2},
         ports={"w": ["w-2"]},
+        audited={"w": 1},
     )
     events = list(EVENTS.values())
     history.heard = [
@@ -88,6 +89,7 @@ SPOILED: dict[str, Callable[[History], object]] = {
     "[(7, 2), (7, 9)]": lambda h: tell(h, event((7, 9), "insert", "w-2", PORT, row={}), (7, 9)),
     "at the end there are the ports": lambda h: h.ports["w"].append("w-1"),
     "has counted to 3 at the end": lambda h: h.counts.update(w=3),
+    "of which the audit trail has 0": lambda h: h.audited.clear(),
     "not one after the other": lambda h: setattr(h.terms[1], "start", 105.0),
     "nobody has led as": lambda h: h.leaders.add((7, "a")),
     "nobody with the token 7": lambda h: h.terms.pop(),
