@@ -26,7 +26,7 @@ def said_by(module: str, *arguments: str) -> str:
 
 
 def test_clusters_are_measured() -> None:
-    said = said_by("tests.bench.cluster", "--quick", "--kills", "2", "etcd")
+    said = said_by("tests.bench.cluster", "--quick", "--kills", "1", "etcd")
     assert said.count("| etcd |") == 8
 
 
