@@ -13,8 +13,8 @@ import pytest
 from c_cluster import CCluster
 from engines import EtcdCluster, Postgres
 from move_from_c import (
-    PATIENCE_S,
     NAME,
+    PATIENCE_S,
     SCHEMA,
     Import,
     Writer,
