@@ -280,9 +280,13 @@ class Runner:
             _WHOLE.add(executed - request.arrived_ns)
         else:
             self._executed.append(request)
-            if self._flushing is None:
-                self._flushing = asyncio.get_running_loop().create_task(self._flush())
-                self._flushing.add_done_callback(_end_if_failed)
+            self._start_to_flush()
+
+    def _start_to_flush(self) -> None:
+        """Have `_flush` run, unless it does."""
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+            self._flushing.add_done_callback(_end_if_failed)
 
     def _may_answer_at_once(self) -> bool:
         """Whether what changes nothing can be answered as soon as it has executed."""
