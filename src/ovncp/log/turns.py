@@ -79,17 +79,17 @@ class Turns:
         self.ended(self._own)
         self.has_asked = False
 
-    async def ask(self, took_s: float = 0.0) -> None:
+    async def ask(self, took_s: float) -> None:
         """Ask for the turn, again if it was asked for.
 
-        `took_s` is how long this handle took the last time, in vain.
+        `took_s` is how many seconds this handle took the last time.
         """
         self.has_asked = await self._say(max(_LEAST_PATIENCE_S, _LONGER_THAN_LAST_TIME * took_s))
 
-    async def take(self) -> None:
-        """Ask for the turn, and return when it has come."""
+    async def take(self, took_s: float) -> None:
+        """Ask for the turn, and return when it has come; `took_s` as for `ask`."""
         if not self.has_asked:
-            await self.ask()
+            await self.ask(took_s)
         while self.is_others:
             first, patience_s = next(iter(self._queue.items()))
             try:

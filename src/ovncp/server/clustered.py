@@ -95,10 +95,11 @@ class Clustered(Runner):
         # What may have been stored, and how many entries of it have turned up.
         self._set_aside: list[Transact] = []
         self._n_turned_up = 0
-        # Whether nothing executes since it is the turn of others, and when it went on, on the event
-        # loop's clock.
+        # Whether nothing executes since it is the turn of others; when it went on, on the event
+        # loop's clock, and for how many seconds the latest batch then took.
         self._is_paused = False
         self._began = 0.0
+        self._took_s = 0.0
         # When the engine was last known to be in reach, on that clock.
         self._reached = 0.0
         self.lease_locks = LeaseLocks(self.name, log)
@@ -189,7 +190,7 @@ class Clustered(Runner):
             if self._is_others_turn and self._has_to_store():
                 self._pause()
                 COUNTERS["log_gave_way"] += 1
-                await turns.take()
+                await turns.take(self._took_s)
                 await self._catch_up_if_behind()
             self._resume()
             if self._executed:
@@ -249,12 +250,14 @@ class Clustered(Runner):
                 await self._append(batch)
             except LogError as error:
                 failure = error
+        self._took_s = asyncio.get_running_loop().time() - self._began
         if failure is None:
             self._settle(batch)
         elif isinstance(failure, Conflict):
             COUNTERS["log_conflict"] += 1
-            took_s = asyncio.get_running_loop().time() - self._began
-            await asyncio.gather(self.shared_log.turns.ask(took_s), self._catch_up())
+            # It would execute in vain if it is others' turn, which is known afterwards.
+            self._pause()
+            await asyncio.gather(self.shared_log.turns.ask(self._took_s), self._catch_up())
         elif isinstance(failure, OutcomeUnknown):
             self._put_aside(batch, failure)
         elif isinstance(failure, LeaseLost):
