@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from clustered.conftest import SCHEMA
-from clustered.rows import PATIENCE_S, counter, put, rows, wait_until_seen
+from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
 from engines import EtcdCluster, Postgres
 from ovncp.log.contract.wire import Wire
 from ovncp.log.location import Location
@@ -269,3 +269,24 @@ def test_an_answer_that_is_lost_is_found_out(wired: tuple[Wired, Server]) -> Non
     [result] = client.reply(id)["result"]
     assert "uuid" in result
     assert rows(cut_off.server) == rows(other) == {"a": "1", "b": ""}
+
+
+def test_a_client_that_has_seen_more_is_not_taken_back(wired: tuple[Wired, Server]) -> None:
+    cut_off, other = wired
+    put(cut_off.server.client(), "a", "1")
+    _, known_here, _ = resume(cut_off.server)
+    cut_off.do(Wire.cut)
+    wait_for_connected(cut_off.server, False)
+    put(other.client(), "b", "2")
+    _, known, _ = resume(other)
+    client = cut_off.server.client(timeout=60)
+    params = ["D", "m", {"T": [{"columns": ["k"]}]}]
+    id = client.start("monitor_cond_since", [*params, known])
+    # Who has seen no more than what is here is answered.
+    assert resume(cut_off.server, known_here) == (True, known_here, {})
+    found, _, updates = resume(cut_off.server)
+    assert not found
+    assert [row["initial"]["k"] for row in updates["T"].values()] == ["a"]
+    assert all(message.get("id") != id for message in client.log)
+    cut_off.do(Wire.mend)
+    assert client.reply(id)["result"] == [True, known, {}]

@@ -108,6 +108,8 @@ class Clustered(Runner):
         self._shows_connected = True
         self._in_doubt_until = 0.0
         self._unconfirmed: list[Callable[[], None]] = []
+        # What is to be done when the engine is in reach again.
+        self._unsure: list[Callable[[], None]] = []
         self._confirming: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None]
         self._probing: asyncio.Task[None]
@@ -149,6 +151,9 @@ class Clustered(Runner):
                 loop.call_at(self._in_doubt_until, self._show_connected)
             else:
                 self._show_connected()
+            actions, self._unsure = self._unsure, []
+            for action in actions:
+                action()
 
     def _show_connected(self) -> None:
         if self._lost is None and not self._shows_connected:
@@ -426,6 +431,12 @@ class Clustered(Runner):
         self._unconfirmed.append(action)
         if self._confirming is None:
             self._confirming = asyncio.get_running_loop().create_task(self._confirm())
+
+    def is_latest(self, later: Callable[[], None]) -> bool:
+        """See `Runner.is_latest`: not of a server that is cut off."""
+        if self._lost is not None:
+            self._unsure.append(later)
+        return self._lost is None
 
     async def _confirm(self) -> None:
         while self._unconfirmed:

@@ -209,6 +209,13 @@ class Runner:
         else:
             action()
 
+    def is_latest(self, later: Callable[[], None]) -> bool:
+        """Whether what is here cannot be older than what another server has shown.
+
+        If it can be, `later` is called when it no longer can.
+        """
+        return True
+
     def _drain(self) -> None:
         """Run what was deferred, as far as may be."""
         while self._deferred and not self._exclusive:
