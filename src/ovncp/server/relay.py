@@ -22,7 +22,7 @@ from ovncp.ovsdb import replica
 from ovncp.ovsdb.atom import ZERO_UUID
 from ovncp.ovsdb.database import Client, Database, Settings
 from ovncp.ovsdb.errors import OvsdbError
-from ovncp.ovsdb.execution import OPERATIONS
+from ovncp.ovsdb.execution import only_reads
 from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -307,7 +307,7 @@ class Relay(Runner):
 
     def _execute(self, request: Transact, who: Client, elapsed_msec: int) -> None:
         client = request.client
-        if _only_reads(request.operations) and self not in client.waiting.values():
+        if only_reads(request.operations) and self not in client.waiting.values():
             super()._execute(request, who, elapsed_msec)
         elif _needs_check(request, who):
             self._check(request, who, elapsed_msec)
@@ -412,16 +412,6 @@ class Relay(Runner):
 def _pieces(dump: Any) -> Iterable[Any]:
     """A dump as it came, in one piece or in many."""
     return dump.pieces() if isinstance(dump, LargeDump) else (dump,)
-
-
-def _only_reads(operations: list[Any]) -> bool:
-    """Whether none of `operations`, as far as they are any, has to be done at the source."""
-    for operation in operations:
-        name = operation.get("op") if type(operation) is dict else None
-        kind = OPERATIONS.get(name) if type(name) is str else None
-        if kind is not None and not kind.read_only:
-            return False
-    return True
 
 
 def _needs_check(request: Transact, client: Client) -> bool:
