@@ -27,7 +27,7 @@ def said_by(module: str, *arguments: str) -> str:
 
 def test_clusters_are_measured() -> None:
     said = said_by("tests.bench.cluster", "--quick", "--kills", "1", "etcd")
-    assert said.count("| etcd |") == 8
+    assert said.count("| etcd |") == 9
 
 
 def test_the_benchmark_measures_both_servers() -> None:
