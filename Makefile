@@ -18,7 +18,7 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
 SOAK_ARGS ?=
 CHAOS_ARGS ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 BENCH_ARGS ?=
 UP_ARGS ?=
 
@@ -50,7 +50,8 @@ run: .venv/run.stamp
 	    || echo "Not compiled: ovncp runs at about half the speed."
 	@exec $(BIN)/ovncp up $(UP_ARGS)
 
-test: lint compiled
+test: programs .venv/dev.stamp
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint compiled
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
 	OVNCP_SOURCE=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TESTED_AS_SOURCE)
 

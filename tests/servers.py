@@ -517,11 +517,11 @@ def end_all(directory: Path) -> None:
 
 def _processes_of(directory: Path) -> list[int]:
     mark, pids = f"OVS_RUNDIR={directory}".encode(), []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
         # A process may end meanwhile.
         with contextlib.suppress(OSError):
-            if mark in environment.read_bytes().split(b"\0"):
-                pids.append(int(environment.parent.name))
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                pids.append(int(pid))
     return pids
 
 

@@ -75,16 +75,23 @@ def throughputs(name: str, deployment: Deployment, share: float) -> list[Row]:
     """The rows of `deployment`."""
     n_inserts = int((N_INSERTS_OF_C if name == "C" else N_INSERTS) * share)
     leader = deployment.leader()
+    everybody = list(range(len(deployment.addresses)))
     ways = {"one server": [leader]}
-    if len(deployment.addresses) > 1:
-        ways["all three servers"] = list(range(len(deployment.addresses)))
+    if len(everybody) > 1:
+        ways = {"one server of three": [leader], "all three servers": everybody}
     if name == "C":
-        ways = {"the leader": [leader], "a follower": [(leader + 1) % 3]} | ways
-        del ways["one server"]
-    return [
+        ways = {"the leader": [leader], "a follower": [(leader + 1) % 3], **ways}
+        del ways["one server of three"]
+    rows = [
         (name, to, f"{throughput(deployment, servers, n_inserts):,.0f}")
         for to, servers in ways.items()
     ]
+    if name != "C" and len(everybody) > 1:
+        # On this machine the others have no cores of their own.
+        for other in everybody[1:]:
+            deployment.kill(other)
+        rows.append((name, "a server alone", f"{throughput(deployment, [leader], n_inserts):,.0f}"))
+    return rows
 
 
 # Lone writes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import pairwise
 from typing import Any
 
 from clustered.conftest import Start
@@ -70,6 +71,41 @@ def test_a_thief_is_not_robbed_by_those_who_wait(start: Start) -> None:
     for client in (owner, waiter, thief):
         client.sync()
         assert client.notifications == []
+
+
+def test_a_lock_goes_to_those_who_wait_in_the_order_of_their_coming(start: Start) -> None:
+    one, other, third = start(3)
+    # More than one of a server, who do not follow on each other.
+    clients = [server.client() for server in (one, other, one, third, other, one)]
+    assert [lock(client) for client in clients] == [True] + 5 * [False]
+    # Who waits no more is in nobody's way.
+    for leaving in (clients.pop(2), clients.pop(3)):
+        leaving.request("unlock", ["l"])
+    # The owner is told again that it is that, as by the C server.
+    clients[0].sync()
+    clients[0].notifications.clear()
+    for owner, heir in pairwise(clients):
+        owner.request("unlock", ["l"])
+        assert told(heir) == "locked"
+        for client in clients:
+            client.sync()
+            assert client.notifications == []
+
+
+def test_who_was_robbed_is_the_first_to_get_the_lock_back(start: Start) -> None:
+    one, other = start(2)
+    owner, waiter, thief, local_thief = (s.client() for s in (one, other, other, one))
+    assert lock(owner)
+    assert not lock(waiter)
+    for robber in (thief, local_thief):
+        assert lock(robber, "steal")
+        assert told(owner) == "stolen"
+        robber.request("unlock", ["l"])
+        assert told(owner) == "locked"
+    waiter.sync()
+    assert waiter.notifications == []
+    owner.request("unlock", ["l"])
+    assert told(waiter) == "locked"
 
 
 def test_the_lock_of_a_server_that_dies_is_taken_over(start: Start) -> None:

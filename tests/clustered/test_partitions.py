@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,12 +17,15 @@ from typing import Any
 import pytest
 
 from clustered.conftest import SCHEMA
-from clustered.rows import PATIENCE_S, counter, put, rows, wait_until_seen
+from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
 from engines import EtcdCluster, Postgres
+from ovncp.log.contract.wire import Wire
+from ovncp.log.location import Location
 from ovncp.log.registry import engine as engine_of
 from servers import Client, Server
 
 TIMEOUT_MS = 2000
+UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 class Cut:
@@ -152,3 +158,135 @@ def test_a_client_is_told_of_the_cut(cut: Cut) -> None:
 def _connected(message: dict[str, Any]) -> Any:
     [row] = message["params"][1]["Database"].values()
     return row["modify"]["connected"]
+
+
+EVERYTHING = {"op": "select", "table": "T", "where": []}
+
+
+def test_what_is_asked_at_the_cut_is_answered_after_that_is_told(cut: Cut) -> None:
+    one, _ = cut.servers
+    put(one.client(), "a", "1")
+    client = one.client(timeout=60)
+    wanted = {"Database": [{"columns": ["name", "connected"], "where": [["name", "==", "D"]]}]}
+    client.request("monitor_cond", ["_Server", "m", wanted])
+    cut.cut()
+    read = client.start("transact", ["D", EVERYTHING])
+    begun = client.start("monitor_cond_since", ["D", "n", {"T": [{"columns": ["k"]}]}, UNKNOWN])
+    assert [row["k"] for row in client.reply(read)["result"][0]["rows"]] == ["a"]
+    found, _, updates = client.reply(begun)["result"]
+    assert not found
+    assert [row["initial"]["k"] for row in updates["T"].values()] == ["a"]
+    assert [_connected(message) for message in client.notifications] == [False]
+    assert [message.get("id") for message in client.log[-3:]] == [None, read, begun]
+
+
+def test_who_was_answered_by_a_server_that_was_cut_off_can_find_that_out(cut: Cut) -> None:
+    """Also one that asks afterwards, when the server is connected again already."""
+    one, _ = cut.servers
+    client = one.client(timeout=60)
+    put(client, "a", "1")
+    for _ in range(5):
+        wait_for_connected(one, True)
+        cut.cut()
+        client.transact("D", EVERYTHING)
+        answered = time.monotonic()
+        cut.heal()
+        time.sleep(0.5)
+        is_connected = shown(one)["connected"]
+        if time.monotonic() < answered + 0.8:
+            assert not is_connected
+            return
+    pytest.fail("the machine is too slow for this")
+
+
+class Wired:
+    """A server whose connections to its engine go over a wire that the test may harm."""
+
+    def __init__(self, engine: EtcdCluster | Postgres, url: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        place = Location.parse(url)
+        self._wire = Wire(place.hosts)
+        hosts = asyncio.run_coroutine_threadsafe(self._wire.start(), self._loop).result()
+        self.server = Server("ovncp", options=[dataclasses.replace(place, hosts=hosts).url()])
+
+    def do(self, what: Callable[[Wire], None]) -> None:
+        """Harm the wire, or mend it."""
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(lambda: (what(self._wire), done.set()))
+        done.wait()
+
+    def close(self) -> None:
+        self.do(Wire.mend)
+        self.server.close()
+        asyncio.run_coroutine_threadsafe(self._wire.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def wired(engine: EtcdCluster | Postgres) -> Iterator[tuple[Wired, Server]]:
+    """A server with a wire of its own, and another one that keeps no entries."""
+    url = engine.url(database=secrets.token_hex(4), timeout_ms=TIMEOUT_MS, keep_s=0, keep_mb=0)
+    asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+    with contextlib.ExitStack() as stack:
+        wired = Wired(engine, url)
+        stack.callback(wired.close)
+        yield wired, stack.enter_context(Server("ovncp", options=[url]))
+
+
+def test_a_client_is_told_when_the_outcome_cannot_be_found_out(wired: tuple[Wired, Server]) -> None:
+    cut_off, other = wired
+    client = cut_off.server.client(timeout=60)
+    put(client, "a", "1")
+    cut_off.do(Wire.mute)
+    row = {"op": "insert", "table": "T", "row": {"k": "b"}}
+    id = client.start("transact", ["D", row])
+    wait_until_seen(other, "b", "")
+    cut_off.do(Wire.cut)
+    wait_for_connected(cut_off.server, False)
+    # What tells whose the row was goes.
+    assert other.appctl("ovsdb-server/compact", "D") == ""
+    cut_off.do(Wire.mend)
+    results = client.reply(id)["result"]
+    assert results[-1]["error"] == "outcome unknown"
+    wait_for_connected(cut_off.server, True)
+    assert rows(cut_off.server) == rows(other) == {"a": "1", "b": ""}
+
+
+def test_an_answer_that_is_lost_is_found_out(wired: tuple[Wired, Server]) -> None:
+    cut_off, other = wired
+    client = cut_off.server.client(timeout=60)
+    put(client, "a", "1")
+    cut_off.do(Wire.mute)
+    id = client.start("transact", ["D", {"op": "insert", "table": "T", "row": {"k": "b"}}])
+    wait_until_seen(other, "b", "")
+    cut_off.do(Wire.cut)
+    wait_for_connected(cut_off.server, False)
+    cut_off.do(Wire.mend)
+    [result] = client.reply(id)["result"]
+    assert "uuid" in result
+    assert rows(cut_off.server) == rows(other) == {"a": "1", "b": ""}
+
+
+def test_a_client_that_has_seen_more_is_not_taken_back(wired: tuple[Wired, Server]) -> None:
+    cut_off, other = wired
+    put(cut_off.server.client(), "a", "1")
+    _, known_here, _ = resume(cut_off.server)
+    cut_off.do(Wire.cut)
+    wait_for_connected(cut_off.server, False)
+    put(other.client(), "b", "2")
+    _, known, _ = resume(other)
+    client = cut_off.server.client(timeout=60)
+    params = ["D", "m", {"T": [{"columns": ["k"]}]}]
+    id = client.start("monitor_cond_since", [*params, known])
+    # Who has seen no more than what is here is answered.
+    assert resume(cut_off.server, known_here) == (True, known_here, {})
+    found, _, updates = resume(cut_off.server)
+    assert not found
+    assert [row["initial"]["k"] for row in updates["T"].values()] == ["a"]
+    assert all(message.get("id") != id for message in client.log)
+    cut_off.do(Wire.mend)
+    assert client.reply(id)["result"] == [True, known, {}]

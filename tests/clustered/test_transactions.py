@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import urllib.request
 from typing import Any
 
 import pytest
 
-from clustered.conftest import Start
+from clustered.conftest import Start, starting
 from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
+from engines import EtcdCluster
 from servers import Client, Closed, Server
 
 N_WRITERS = 3
@@ -166,6 +169,81 @@ def test_a_transaction_may_be_larger_than_a_request_of_the_engine(start: Start) 
     assert "error" not in results[-1]
     wait_until_seen(other, "29999", "v" * 100)
     assert len(rows(other)) == 30_000
+
+
+def test_those_who_read_at_one_server_are_in_no_writers_way_at_another(start: Start) -> None:
+    one, other = start(2)
+    client = one.client(timeout=PATIENCE_S)
+    put(client, "k", "v")
+    is_over = threading.Event()
+
+    def read_all_the_time() -> None:
+        with other.client(timeout=PATIENCE_S) as reader:
+            while not is_over.is_set():
+                reader.transact("D", {"op": "select", "table": "T", "where": [["k", "==", "k"]]})
+
+    reading = threading.Thread(target=read_all_the_time)
+    reading.start()
+    for number in range(200):
+        put(client, "k", str(number))
+    is_over.set()
+    reading.join()
+    assert counter(one, "log_gave_way") == counter(other, "log_conflict") == 0
+
+
+def n_requests(etcd: EtcdCluster) -> int:
+    """How many transactions clients have asked the members for."""
+    total = 0
+    for host in etcd.hosts:
+        with urllib.request.urlopen(f"http://{host}/metrics") as answer:
+            text = answer.read().decode()
+        found = re.findall(r'^grpc_server_started_total.*method="Txn".* (\d+)$', text, re.M)
+        total += sum(map(int, found))
+    return total
+
+
+def test_followers_on_etcd_do_not_ask_for_what_the_watch_brings(etcd: EtcdCluster) -> None:
+    n_writes = 100
+    with starting(etcd) as start:
+        one, *_ = servers = start(3)
+        client = one.client(timeout=PATIENCE_S)
+        put(client, "k", "v")
+        before = n_requests(etcd)
+        for number in range(n_writes):
+            put(client, "k", str(number))
+        n_asked = n_requests(etcd) - before
+        for server in servers:
+            assert rows(server) == {"k": str(n_writes - 1)}
+            assert counter(server, "log_entry_of_others") == (server is not one) * (n_writes + 1)
+    # One for each write; the rest are the servers' signs of life.
+    assert n_asked < 1.7 * n_writes
+
+
+def test_a_large_transaction_gets_its_turn_beside_many_small_ones(start: Start) -> None:
+    one, other = start(2)
+    is_over = threading.Event()
+    n_small: list[int] = []
+
+    def write_all_the_time() -> None:
+        client = other.client(timeout=PATIENCE_S)
+        while not is_over.is_set():
+            put(client, "small", str(len(n_small)))
+            n_small.append(1)
+
+    writing = threading.Thread(target=write_all_the_time)
+    writing.start()
+    try:
+        inserts = [
+            {"op": "insert", "table": "T", "row": {"k": str(i), "v": "v" * 100}}
+            for i in range(20_000)
+        ]
+        results = one.client(timeout=60).transact("D", *inserts)
+    finally:
+        is_over.set()
+        writing.join()
+    assert "error" not in results[-1]
+    assert n_small
+    assert len(rows(other)) == 20_001
 
 
 @pytest.mark.parametrize("is_aware", [True, False])

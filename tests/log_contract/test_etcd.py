@@ -81,11 +81,11 @@ async def test_what_a_dead_appender_staged_is_swept_up(cluster):
         assert "deadbeef" not in cluster.ctl("get", "--prefix", "--keys-only", "test/swept/piece/")
         assert (await entries_from(log, 2))[0].data == text(2)
         await log.compact(1)
-        assert n_keys(cluster, "/swept/entry/") == 1
+        assert n_keys(cluster, "/swept/now/entry/") == 1
         assert n_keys(cluster, "/swept/piece/") == n_keys(cluster, "/swept/stage/") == 1
         await log.save_snapshot(2, b"{}")
         await log.compact(2)
-        assert n_keys(cluster, "/swept/entry/") == 0
+        assert n_keys(cluster, "/swept/now/entry/") == 0
         assert n_keys(cluster, "/swept/piece/") == n_keys(cluster, "/swept/stage/") == 1
 
 

@@ -56,10 +56,13 @@ async def test_tables_of_a_later_version_are_left_alone(server):
 async def test_tables_of_before_the_first_release_are_left_alone(server):
     async with opened(server.url("earlier")):
         connection = await connect(server)
-        await connection.execute("UPDATE ovncp.migration SET version = 3")
+        await connection.execute("DELETE FROM ovncp.migration")
+        await connection.execute("INSERT INTO ovncp.migration (version) VALUES (3)")
         with pytest.raises(LogError, match="version 3, made before the first release"):
             await PostgresLog.open(server.url("earlier"))
-        await connection.execute("UPDATE ovncp.migration SET version = $1", min(MIGRATIONS))
+        await connection.execute("DELETE FROM ovncp.migration")
+        versions = [(version,) for version in MIGRATIONS]
+        await connection.executemany("INSERT INTO ovncp.migration (version) VALUES ($1)", versions)
         await connection.close()
 
 

@@ -14,6 +14,7 @@ from c_cluster import CCluster
 from engines import EtcdCluster, Postgres
 from move_from_c import (
     NAME,
+    PATIENCE_S,
     SCHEMA,
     Import,
     Writer,
@@ -167,14 +168,19 @@ def test_the_source_is_gone_before_the_end(etcd: EtcdCluster) -> None:
 def test_what_is_still_written_after_the_end_is_found(etcd: EtcdCluster) -> None:
     with Server("c", [(NAME, SCHEMA)], tcp=True) as server:
         writer = Writer("writer", [("127.0.0.1", server.port)])
-        with Import(server.remote, new_url(etcd), "--json") as importing:
-            importing.wait_for("following")
-            writer.start()
-            writer.wait_for(20)
-            importing.end()
-            importing.wait_for("complete")
-            status, output, _ = importing.result()
-            writer.end()
+        writer.start()
+        status = 0
+        deadline = time.monotonic() + PATIENCE_S
+        # The comparison follows so soon that nothing may be written before it.
+        while status == 0:
+            assert time.monotonic() < deadline
+            with Import(server.remote, new_url(etcd), "--json") as importing:
+                importing.wait_for("following")
+                writer.wait_for(20)
+                importing.end()
+                importing.wait_for("complete")
+                status, output, _ = importing.result()
+        writer.end()
     assert status == 1
     differences = json.loads(output)["comparison"]["rows"]
     late = [each["first"]["name"] for each in differences if each["table"] == "Row"]

@@ -65,6 +65,8 @@ class OutcomeUnknown(LogError):
     will not appear later.
     """
 
+    tag = "outcome unknown"
+
 
 class Compacted(LogError):
     """The entries asked for are gone: start again from `snapshot()`."""
@@ -179,16 +181,6 @@ class Log(ABC):
             OutcomeUnknown: the entries may have been appended.
             LogError: they were not, and will not appear later; the log stays usable.
         """
-
-    turn_is_asked = False
-    """Whether another handle has asked for its turn; whoever gives way to it sets this to false."""
-
-    async def ask_for_turn(self) -> None:
-        """Ask the other handles to let an append of this one come before their next.
-
-        A courtesy that keeps servers which all write from outrunning one of them. Raises LogError.
-        """
-        raise LogError("only this handle appends")
 
     @abstractmethod
     def read(self, from_index: int) -> AsyncIterator[list[Entry]]:

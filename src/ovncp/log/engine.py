@@ -38,14 +38,16 @@ from ovncp.log.base import (
 )
 from ovncp.log.engine_status import EngineStatus
 from ovncp.log.growth import Growth
+from ovncp.log.place import Place
 from ovncp.log.timed_lease import TimedLease
+from ovncp.log.turns import Turns
 
 _logger = logging.getLogger("ovncp.log")
 
 T = TypeVar("T")
 
-LOG, LEASES, TURN = "log", "leases", "turn"
-"""What a hint may be about: `TURN` is that another handle asks for its turn."""
+LOG, LEASES = "log", "leases"
+"""What a hint may be about."""
 
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.2
@@ -126,6 +128,7 @@ class EngineLog(Log, Generic[C]):
         self._one_snapshot = asyncio.Lock()
         self._unsettled: tuple[C, Head] | None = None  # and the head that it was proposed with
         self._growth = Growth()
+        self.turns = Turns(self.writer, self._tell_turn)
         self._leases_changed = asyncio.Event()
         self._held: set[TimedLease] = set()
         self._background: set[asyncio.Task[Any]] = set()
@@ -176,16 +179,31 @@ class EngineLog(Log, Generic[C]):
         Those of the last unit are given whole.  None if `from_index` is in the snapshot.
         """
 
+    async def _at_hand(self, from_index: int) -> list[Entry]:
+        """The first entries from `from_index` on, if they came with a hint.  Raises LogError."""
+        return []
+
     @abstractmethod
     def _hints(self) -> AsyncIterator[set[str]]:
-        """What has changed: at first `LOG` and `LEASES`.  Raises LogError at the end."""
+        """What has changed: at first `LOG` and `LEASES`.  Raises LogError at the end.
+
+        Also tells `turns` who has asked and who has appended, in the order of the log.
+        """
 
     @abstractmethod
-    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | float:
-        """The lease `name`, or in how many seconds at the latest to try again.  Raises LogError.
+    async def _tell_turn(self, patience_s: float | None) -> None:
+        """See `Turns`.  Raises LogError."""
 
-        For a thief it is no obstacle that somebody holds it, and nobody else gets it in between.
+    @abstractmethod
+    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | None:
+        """The lease `name`, if nobody holds it nor waits for it.  Raises LogError.
+
+        For a thief that is no obstacle, and nobody else gets it in between; None means again.
         """
+
+    @abstractmethod
+    def _place(self, name: str, ttl_ms: int) -> Place:
+        """A place in the line for the lease `name`, which is not entered yet."""
 
     @abstractmethod
     async def usage(self) -> Usage:
@@ -248,15 +266,10 @@ class EngineLog(Log, Generic[C]):
         held = [lease for lease in guards if isinstance(lease, TimedLease) and lease.is_held]
         if len(held) < len(guards):
             raise _lease_lost(self.name, guards)
-        await self._unbroken(self._append(index, entries, held))
-
-    async def _append(
-        self, index: int, entries: Sequence[bytes], guards: Sequence[TimedLease]
-    ) -> None:
         async with self._turn:
             await self._expect(index)
             if entries:
-                async with self._batch(index, entries, guards) as change:
+                async with self._batch(index, entries, held) as change:
                     await self._make(change)
 
     async def confirm(self, index: int) -> None:
@@ -291,6 +304,10 @@ class EngineLog(Log, Generic[C]):
                 raise Conflict(f"{self.name}: index {change.index} is not the next one any more")
             try:
                 made, head = await self._propose(change, known, attempt)
+            except asyncio.CancelledError:
+                # Whoever comes next finds out, as after an answer that was lost.
+                self._unsettled = change, known
+                raise
             except Unanswered as error:
                 self._unsettled = change, known
                 made = await self._settle(deadline)
@@ -304,6 +321,7 @@ class EngineLog(Log, Generic[C]):
                         raise _lease_lost(self.name, change.guards)
                     raise EngineError(f"{self.name}: what was staged for {change.index} is gone")
             if made:
+                self.turns.appended()
                 return self._growth.notify()
 
     async def _settle(self, deadline: float) -> bool:
@@ -318,8 +336,7 @@ class EngineLog(Log, Generic[C]):
                 if not isinstance(error, Unanswered) or not await pause(attempt, deadline):
                     raise OutcomeUnknown(
                         f"{self.name}: whether entry {change.index} was stored is not known yet: "
-                        f"{error.details}",
-                        tag=error.tag,
+                        f"{error.details}"
                     ) from error
             else:
                 break
@@ -347,17 +364,9 @@ class EngineLog(Log, Generic[C]):
         self._check_open()
         async with self._turn:
             await self._expect(index)
-        async with self._conversion(index, schema, data) as change:
-            await self._unbroken(self._convert(change))
-
-    async def _convert(self, change: C) -> None:
-        async with self._turn:
+        async with self._conversion(index, schema, data) as change, self._turn:
             await self._expect(change.index)
             await self._make(change)
-
-    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which goes on to its end when whoever waits for it is cancelled."""
-        return await asyncio.shield(self._in_background(work))
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -381,8 +390,26 @@ class EngineLog(Log, Generic[C]):
                 raise Corrupt(f"{self.name}: entry {from_index} is missing")
             yield page.entries
             from_index = page.entries[-1].index + 1
+            if from_index >= end:
+                return
             n_bytes = sum(len(entry.data) for entry in page.entries)
             limit = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * page.n_units // n_bytes))
+
+    async def read_known(self, from_index: int) -> AsyncIterator[list[Entry]]:
+        """As `read`, but perhaps no further than the last entry that is known of here.
+
+        What came with a hint is not asked for again.
+        """
+        while from_index < self.next_index:
+            self._check_open()
+            # What is not settled is to be settled first, which `read` does.
+            entries = [] if self._unsettled is not None else await self._at_hand(from_index)
+            if not entries:
+                async for batch in self.read(from_index):
+                    yield batch
+                return
+            yield entries
+            from_index = entries[-1].index + 1
 
     async def _next_page(self, from_index: int, limit: int) -> Page:
         self._check_open()
@@ -423,12 +450,12 @@ class EngineLog(Log, Generic[C]):
                 # Again and again while the engine is away, which whoever needs it notes.
                 level = logging.DEBUG if attempt else logging.INFO
                 _logger.log(level, "%s: %s", self.name, error)
+            self.turns.forget()
             self._wake({LOG, LEASES})
             await pause(attempt)
             attempt += 1
 
     def _wake(self, changed: set[str]) -> None:
-        self.turn_is_asked |= TURN in changed
         if LOG in changed:
             self._growth.notify()
         if LEASES in changed:
@@ -440,23 +467,53 @@ class EngineLog(Log, Generic[C]):
     # Leases.
 
     async def acquire(self, name: str, ttl_ms: int) -> Lease:
-        while True:
+        place = await self.line_up(name, ttl_ms)
+        try:
+            return await self.come_first(place)
+        except BaseException:
+            self._in_background(_leave(place))
+            raise
+
+    async def line_up(self, name: str, ttl_ms: int, *, in_front: bool = False) -> Place:
+        """A place in the line for the lease `name`, at its end or `in_front` of it.
+
+        Whoever lines up once this has returned comes after it.  The place has the lease already if
+        that was to be had; else it is for `come_first`.  Raises LogError.
+        """
+        self._check_open()
+        place = self._place(name, ttl_ms)
+        try:
+            await place.enter(in_front)
+        except BaseException:
+            self._in_background(_leave(place))
+            raise
+        self._hold(place.lease)
+        return place
+
+    async def come_first(self, place: Place) -> TimedLease:
+        """Return the lease when it is the turn of `place`; `place.leave` is to follow if cancelled.
+
+        Raises:
+            LeaseLost: the place is gone, as the engine was out of reach for too long.
+            LogError: the engine is out of reach; to be called again.
+        """
+        while place.lease is None:
             self._check_open()
             changed = self._leases_changed  # Before asking, so that a change meanwhile is not lost.
-            taken = await self._try_take(name, ttl_ms)
-            if isinstance(taken, TimedLease):
-                return taken
-            # Not wait_for, which may swallow a cancellation.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(taken):
-                    await changed.wait()
+            delay_s = await place.advance()
+            if place.lease is None:
+                # Not wait_for, which may swallow a cancellation.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await changed.wait()
+        self._hold(place.lease)
+        return place.lease
 
     async def try_acquire(self, name: str, ttl_ms: int) -> Lease | None:
         self._check_open()
-        taken = await self._try_take(name, ttl_ms)
-        return taken if isinstance(taken, TimedLease) else None
+        return await self._try_take(name, ttl_ms, False)
 
-    async def _try_take(self, name: str, ttl_ms: int, is_theft: bool = False) -> TimedLease | float:
+    async def _try_take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | None:
         """As `_take`, but what is taken when nobody waits for it any more is given back."""
         taking = self._in_background(self._take(name, ttl_ms, is_theft))
         try:
@@ -464,15 +521,19 @@ class EngineLog(Log, Generic[C]):
         except asyncio.CancelledError:
             self._in_background(_release_if_taken(taking))
             raise
-        if isinstance(taken, TimedLease):
-            self._held = {lease for lease in self._held if lease.is_held} | {taken}
+        self._hold(taken)
         return taken
 
-    async def seize(self, name: str, ttl_ms: int) -> Lease:
+    def _hold(self, lease: TimedLease | None) -> None:
+        """See to it that a theft of `lease` is noticed."""
+        if lease is not None:
+            self._held = {held for held in self._held if held.is_held} | {lease}
+
+    async def seize(self, name: str, ttl_ms: int) -> TimedLease:
         while True:
             self._check_open()
-            taken = await self._try_take(name, ttl_ms, is_theft=True)
-            if isinstance(taken, TimedLease):
+            taken = await self._try_take(name, ttl_ms, True)
+            if taken is not None:
                 return taken
 
     async def _renew_held(self) -> None:
@@ -517,10 +578,16 @@ SharedLog: TypeAlias = EngineLog[Any]
 """A log on an engine, whatever that needs to know of a change."""
 
 
-async def _release_if_taken(taking: asyncio.Task[TimedLease | float]) -> None:
+async def _release_if_taken(taking: asyncio.Task[TimedLease | None]) -> None:
     await asyncio.wait([taking])
-    if taking.exception() is None and isinstance(lease := taking.result(), TimedLease):
+    if taking.exception() is None and (lease := taking.result()) is not None:
         await lease.release()
+
+
+async def _leave(place: Place) -> None:
+    """Leave `place`, which is gone a while later in any case."""
+    with contextlib.suppress(LogError):
+        await place.leave()
 
 
 async def pause(attempt: int, deadline: float = math.inf) -> bool:

@@ -4,13 +4,13 @@ etcd does the consensus; this is how a log is laid on it (the keys are in `etcd_
 is one transaction: if the head was not changed since we read it, put the batch and the head.  The
 head's version, as `engine` calls it, is the revision of its last change.
 
-Followers are woken by one watch on what changes with every append; they read what there is, so
-that a watch which breaks, or is cancelled, costs a moment and nothing else.
+Followers are woken by one watch on what changes with every append, which brings the batches too.
+What it did not bring they read; so a watch which breaks, or is cancelled, costs a moment and
+nothing else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import zlib
@@ -23,7 +23,6 @@ from ovncp.log.base import Chunks, Corrupt, Entry, Exists, LogError, Snapshot
 from ovncp.log.engine import (
     LEASES,
     LOG,
-    TURN,
     Change,
     EngineLog,
     Head,
@@ -52,13 +51,14 @@ from ovncp.log.etcd_keys import PIECE_BYTES, BatchHeader, Keys, SnapshotHeader, 
 from ovncp.log.etcd_notices import EtcdNotices
 from ovncp.log.etcd_stage import PiecesGone, Stage, read_pieces, staging, sweep
 from ovncp.log.location import Location
+from ovncp.log.recent import Recent
 from ovncp.log.timed_lease import TimedLease
 
 _logger = logging.getLogger("ovncp.log")
 
-# Smaller values are not worth the time; larger ones are worth another thread.
+# Smaller values are not worth the time.  The largest take five milliseconds, which is less than a
+# thread waits for its turn while the event loop is busy.
 _DEFLATED_BYTES = 4 << 10
-_ASIDE_BYTES = 64 << 10
 _DELETED_AT_ONCE = 1000
 
 
@@ -85,6 +85,7 @@ class EtcdLog(EngineLog[EtcdChange]):
         self._client = client
         self._keys = keys
         self._notices = EtcdNotices(client, keys)
+        self._recent: Recent[Value] = Recent()
 
     @classmethod
     async def open(cls, location: str) -> EtcdLog:
@@ -145,7 +146,7 @@ class EtcdLog(EngineLog[EtcdChange]):
                 yield self._appending(index, header, b"", stage, guards)
         elif len(body) >= _DEFLATED_BYTES:
             header = BatchHeader(self.writer, n_entries, None, 0, True)
-            yield self._appending(index, header, await _deflate(body), None, guards)
+            yield self._appending(index, header, zlib.compress(body, 1), None, guards)
         else:
             header = BatchHeader(self.writer, n_entries, None, 0, False)
             yield self._appending(index, header, body, None, guards)
@@ -187,7 +188,7 @@ class EtcdLog(EngineLog[EtcdChange]):
         try:
             answer = await self._client.txn_once(
                 [unchanged(keys.head, known.version), *change.conditions],
-                [put(keys.head, b"%d" % change.next_index), *change.puts],
+                [*change.puts, put(keys.head, b"%d" % change.next_index)],
                 [get(keys.head)],
                 attempt,
             )
@@ -265,12 +266,19 @@ class EtcdLog(EngineLog[EtcdChange]):
         known = self._head_in(head)
         return int(base[0].data), known, batches
 
+    async def _at_hand(self, from_index: int) -> list[Entry]:
+        batch = self._recent.take(from_index)
+        try:
+            return [] if batch is None else await self._entries(batch)
+        except PiecesGone:
+            return []
+
     async def _entries(self, value: Value) -> list[Entry]:
         header, body = etcd_keys.batch(value.data)
         if header.stage is not None:
             body = await read_pieces(self._client, self._keys, header.stage, 0, header.n_pieces)
         elif header.deflated:
-            body = await _inflate(body)
+            body = zlib.decompress(body)
         return entries_in(body, self._keys.index_of(value.key), header.writer == self.writer)
 
     async def snapshot(self) -> Snapshot:
@@ -413,25 +421,49 @@ class EtcdLog(EngineLog[EtcdChange]):
     # Hints, leases, the end.
 
     async def _hints(self) -> AsyncIterator[set[str]]:
-        keys = self._keys
-        async for changed in self._client.watch(keys.now):
+        async for changed in self._client.watch(self._keys.now):
             if not changed:
                 self._learn(await self._read_head())
                 yield {LOG, LEASES}
-            yield {self._kind(value) for value in changed if value.key != keys.turn(self.writer)}
+            yield {self._take_in(value) for value in changed}
 
-    def _kind(self, changed: Value) -> str:
-        if changed.key == self._keys.head and changed.data:
+    def _take_in(self, changed: Value) -> str:
+        """Note what has changed; of which kind it is."""
+        keys = self._keys
+        if changed.key.startswith((keys.leases, keys.lines)):
+            return LEASES
+        if changed.key == keys.head and changed.data:
             self._learn(Head(int(changed.data), changed.changed))
-            return LOG
-        return TURN if changed.key.startswith(self._keys.turns) else LEASES
+        elif changed.key == keys.turn:
+            self._take_in_turn(changed.data)
+        elif changed.data:
+            self._take_in_batch(changed)
+        return LOG
 
-    async def ask_for_turn(self) -> None:
-        await self._client.txn(then=[put(self._keys.turn(self.writer), b"")])
+    def _take_in_batch(self, value: Value) -> None:
+        writer = etcd_keys.batch(value.data)[0].writer
+        self.turns.ended(writer)
+        # What this handle appended is nothing new to who reads here.
+        if writer != self.writer:
+            self._recent.add(self._keys.index_of(value.key), value, len(value.data))
 
-    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | float:
-        key = self._keys.lease(name)
-        return await etcd_leases.take(self._client, key, self.writer, name, ttl_ms, is_theft)
+    def _take_in_turn(self, data: bytes) -> None:
+        writer, patience_s = etcd_keys.said_of_turn(data)
+        if patience_s is None:
+            self.turns.ended(writer)
+        else:
+            self.turns.asked(writer, patience_s)
+
+    async def _tell_turn(self, patience_s: float | None) -> None:
+        said = etcd_keys.turn(self.writer, patience_s)
+        await self._client.txn(then=[put(self._keys.turn, said)])
+
+    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | None:
+        place = self._place(name, ttl_ms)
+        return await (place.steal() if is_theft else place.take())
+
+    def _place(self, name: str, ttl_ms: int) -> etcd_leases.EtcdPlace:
+        return etcd_leases.EtcdPlace(self._client, self._keys, self.writer, name, ttl_ms)
 
     async def _disconnect(self) -> None:
         await self._client.close()
@@ -459,15 +491,3 @@ def _gone(name: str) -> LogError:
 
 def _stage_of(found: list[Value]) -> str:
     return etcd_keys.snapshot(found[0].data)[0].stage if found else ""
-
-
-async def _deflate(body: bytes) -> bytes:
-    if len(body) < _ASIDE_BYTES:
-        return zlib.compress(body, 1)
-    return await asyncio.to_thread(zlib.compress, body, 1)
-
-
-async def _inflate(body: bytes) -> bytes:
-    if len(body) < _ASIDE_BYTES:
-        return zlib.decompress(body)
-    return await asyncio.to_thread(zlib.decompress, body)

@@ -456,7 +456,8 @@ def _alarm(action: Any, alarm: Alarm) -> _Call:
 
 
 def _watch_request(prefix: bytes) -> rpc.WatchRequest:
-    create = rpc.WatchCreateRequest(key=prefix, range_end=prefix_end(prefix))
+    # In fragments, as else what was missed comes in one message, of any size.
+    create = rpc.WatchCreateRequest(key=prefix, range_end=prefix_end(prefix), fragment=True)
     return rpc.WatchRequest(create_request=create)
 
 

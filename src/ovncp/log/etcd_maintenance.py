@@ -66,7 +66,7 @@ async def make_room(client: EtcdClient, scratch: bytes, quota: int | None) -> No
     """
     alarms = [alarm for alarm in await client.alarms() if alarm.name == _NO_SPACE]
     if alarms:
-        await _defragment_while_it_helps(client)
+        await _defragment_where_it_helps(client)
         await _disarm(client, alarms, quota)
         return
     for status in _leader_last(await _after_compaction(client, scratch)):
@@ -89,13 +89,17 @@ async def _after_compaction(client: EtcdClient, scratch: bytes) -> list[MemberSt
             return statuses
 
 
-async def _defragment_while_it_helps(client: EtcdClient) -> None:
-    """Defragment the members; without writes, none of them knows what is in use."""
+async def _defragment_where_it_helps(client: EtcdClient) -> None:
+    """Defragment the members; without writes, none of them knows what is in use.
+
+    But all hold the same, so that each shows of the next one whether it can get smaller.
+    """
+    smallest = 0
     for status in _leader_last(await client.statuses()):
-        await _defragment(client, status)
-        after = [other for other in await client.statuses() if other.host == status.host]
-        if after[0].allocated > _HARDLY_SMALLER * status.allocated:
-            return
+        if _HARDLY_SMALLER * status.allocated > smallest:
+            await _defragment(client, status)
+            after = [other for other in await client.statuses() if other.host == status.host]
+            smallest = after[0].allocated
 
 
 def _leader_last(statuses: list[MemberStatus]) -> list[MemberStatus]:

@@ -191,9 +191,7 @@ class LogFile:
             self._settle()
         except LogError as error:
             _logger.warning("%s", error)
-            raise OutcomeUnknown(
-                failure.details, tag=failure.tag, io_error=failure.io_error
-            ) from cause
+            raise OutcomeUnknown(failure.details, io_error=failure.io_error) from cause
         raise failure from cause
 
     def _settle(self) -> None:
@@ -352,7 +350,7 @@ class LogFile:
         try:
             self._settle()
         except LogError as error:
-            raise OutcomeUnknown(error.details, tag=error.tag, io_error=error.io_error) from error
+            raise OutcomeUnknown(error.details, io_error=error.io_error) from error
 
     def close(self) -> None:
         """Close and unlock the file; idempotent."""

@@ -26,7 +26,6 @@ from ovncp.log.base import Chunks, Corrupt, Entry, Exists, LogError, Snapshot
 from ovncp.log.engine import (
     LEASES,
     LOG,
-    TURN,
     Change,
     EngineLog,
     Head,
@@ -58,6 +57,7 @@ from ovncp.log.postgres_stage import (
 from ovncp.log.timed_lease import TimedLease
 
 _DELETED_AT_ONCE = 1000
+_ASKS, _ENDED = "asks", "ended"
 
 # The guards are locked until the change is made, so that none goes to another holder in between.
 _APPEND = """
@@ -72,7 +72,7 @@ _APPEND = """
                     FOR SHARE OF lease
                 ) AS held
             )
-        RETURNING version, pg_notify('ovncp', json_build_array('log', $1, version)::text)
+        RETURNING version, pg_notify('ovncp', json_build_array('log', $1, version, $7::text)::text)
     ), appended AS (
         INSERT INTO ovncp.batch (database, index, next_index, writer, data, stage, n_pieces)
         SELECT $1, $3, $4, $7::text, $8::bytea, $9::text, $10::integer FROM moved
@@ -122,7 +122,7 @@ _COMPACT = """
     )
     SELECT count(*) FROM deleted
 """
-_TABLES = ("head", "batch", "snapshot", "piece", "lease", "notice")
+_TABLES = ("head", "batch", "snapshot", "piece", "lease", "place", "notice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,29 +416,44 @@ class PostgresLog(EngineLog[PostgresChange]):
         async with contextlib.aclosing(self._listener.listen()) as listening:
             async for heard in listening:
                 hints = [hint for text in heard if (hint := self._hint(text))]
-                if not heard or any(version > self._head.version for _, version in hints):
+                versions = [version for what, version, _ in hints if what == LOG]
+                if not heard or max(versions, default=0) > self._head.version:
                     self._learn(await self._read_head())
-                yield {what for what, _ in hints} if heard else {LOG, LEASES}
+                # Afterwards, so that what came first is known to whoever's turn it is then.
+                for what, detail, writer in hints:
+                    self._note_turn(what, detail, writer)
+                changed = {LEASES if what == LEASES else LOG for what, _, _ in hints}
+                yield changed if heard else {LOG, LEASES}
 
-    def _hint(self, notification: str) -> tuple[str, int] | None:
-        """What has changed, and the head's version or 0, as [WHAT, DATABASE, DETAIL...] says.
+    def _hint(self, notification: str) -> tuple[str, float, str] | None:
+        """What has happened, the head's version or an asker's patience, and who did it.
 
-        None if it is not for us.
+        It is said as [WHAT, DATABASE, NUMBER, WRITER], or the first two. None if it is not for us.
         """
         try:
             what, database, *details = orjson.loads(notification)
-            version = int(details[0]) if what == LOG else 0
-        except (ValueError, TypeError, IndexError):
+            number, writer = details or (0, "")
+            found = str(what), float(number), str(writer)
+            return found if database == self._database else None
+        except (ValueError, TypeError, OverflowError):
             return None  # Whoever may connect may notify, of anything.
-        is_own = details == [self.writer]
-        return None if database != self._database or is_own else (str(what), version)
 
-    async def ask_for_turn(self) -> None:
-        notification = orjson.dumps([TURN, self._database, self.writer]).decode()
-        await self._other.fetch("SELECT pg_notify('ovncp', $1)", notification)
+    def _note_turn(self, what: str, patience_s: float, writer: str) -> None:
+        if what == _ASKS:
+            self.turns.asked(writer, patience_s)
+        elif what in (_ENDED, LOG):
+            self.turns.ended(writer)
 
-    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | float:
-        return await postgres_leases.take(self._other, (self._database, name), ttl_ms, is_theft)
+    async def _tell_turn(self, patience_s: float | None) -> None:
+        what = _ENDED if patience_s is None else _ASKS
+        notification = orjson.dumps([what, self._database, patience_s or 0, self.writer])
+        await self._other.fetch("SELECT pg_notify('ovncp', $1)", notification.decode())
+
+    async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | None:
+        return await self._place(name, ttl_ms).take(is_theft)
+
+    def _place(self, name: str, ttl_ms: int) -> postgres_leases.PostgresPlace:
+        return postgres_leases.PostgresPlace(self._other, (self._database, name), ttl_ms)
 
     async def _disconnect(self) -> None:
         for line in (self._appender, self._reader, self._other, self._listener):

@@ -83,4 +83,16 @@ MIGRATIONS = {
         PRIMARY KEY (database, name)
     );
     """,
+    5: """
+    -- Who waits for a lease, until its time is over.
+    CREATE TABLE ovncp.place (
+        database text,
+        name text,
+        holder text,
+        number bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+        in_front boolean NOT NULL,
+        expires timestamptz NOT NULL,
+        PRIMARY KEY (database, name, holder)
+    );
+    """,
 }

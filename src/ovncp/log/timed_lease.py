@@ -24,6 +24,8 @@ class TimedLease(Lease):
         self.token = token
         self._ttl_s = ttl_ms / 1000
         self._ended = asyncio.Event()
+        # Whether that is how it ended: somebody else took it before its time was over.
+        self.was_stolen = False
         self._timer = self._start_timer(asked_at)
 
     @abstractmethod
@@ -39,7 +41,8 @@ class TimedLease(Lease):
 
     async def renew(self) -> None:
         asked_at = asyncio.get_running_loop().time()
-        if self._ended.is_set() or not await self._prolong():
+        if not self._ended.is_set() and not await self._prolong():
+            self.was_stolen = not self._ended.is_set()
             self.end()
         if self._ended.is_set():
             raise LeaseLost(f"lease {self.name} with token {self.token} is lost")

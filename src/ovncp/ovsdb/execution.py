@@ -422,3 +422,13 @@ OPERATIONS: Final[dict[str, Operation]] = dict(
         _operation("assert", execute_assert, True, Member("lock", is_id)),
     )
 )
+
+
+def only_reads(operations: list[Json]) -> bool:
+    """Whether none of `operations`, as far as they are any, changes anything."""
+    for operation in operations:
+        name = operation.get("op") if type(operation) is dict else None
+        kind = OPERATIONS.get(name) if type(name) is str else None
+        if kind is not None and not kind.read_only:
+            return False
+    return True

@@ -18,6 +18,11 @@ class Locks:
         queue = self._queues.get(name)
         return queue[0] if queue else None
 
+    def position(self, session: Hashable, name: str) -> int | None:
+        """How many are before `session` in the queue; None if it is not there."""
+        queue = self._queues.get(name, [])
+        return queue.index(session) if session in queue else None
+
     def lock(self, session: Hashable, name: str) -> bool:
         """Queue `session` for the lock; true when it has it at once."""
         queue = self._queues.setdefault(name, [])

@@ -3,7 +3,7 @@
 What an entry says is not trusted: the file that it comes from may have been written by anybody.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ovncp.ovsdb.atom import uuid_from_string
@@ -40,7 +40,8 @@ def replay(
         for name, rows in entry.tables.items():
             table = tables.get(name)
             if table is not None:
-                for uuid, json in _rows_of(rows):
+                for text, json in _object(rows).items():
+                    uuid = _uuid_of(text, rows)
                     if converting and type(json) is dict:
                         json = {name: json[name] for name in json if name in table.columns}
                     _replay_row(transaction, table, uuid, json, entry.is_diff, new_version)
@@ -52,14 +53,17 @@ def replay(
     return transaction
 
 
-def _rows_of(rows: Any) -> Iterator[tuple[str, Any]]:
+def _object(rows: Any) -> dict[str, Any]:
     if type(rows) is not dict:
         raise OvsdbError("syntax error", "object expected", rows)
-    for text, json in rows.items():
-        uuid = uuid_from_string(text)
-        if uuid is None:
-            raise syntax_error(rows, f'"{text}" is not a valid UUID')
-        yield uuid, json
+    return rows
+
+
+def _uuid_of(text: str, rows: Any) -> str:
+    uuid = uuid_from_string(text)
+    if uuid is None:
+        raise syntax_error(rows, f'"{text}" is not a valid UUID')
+    return uuid
 
 
 def _replay_row(
@@ -108,7 +112,8 @@ def insert_rows(
         table = tables.get(name)
         if table is None:
             raise ValueError(f"there is no table {name}")
-        for uuid, row in _rows_of(rows):
+        for text, row in _object(rows).items():
+            uuid = _uuid_of(text, rows)
             if row is None or uuid in table.rows:
                 raise ValueError(f"row {uuid} is not inserted")
             datums = table.parse_row(row, None)

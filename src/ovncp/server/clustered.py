@@ -15,6 +15,7 @@ it has, and refuses writes.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import takewhile
 from typing import Final
 
 from ovncp.log.base import (
@@ -23,12 +24,13 @@ from ovncp.log.base import (
     Corrupt,
     Entry,
     LeaseLost,
-    Log,
     LogError,
     OutcomeUnknown,
 )
+from ovncp.log.engine import EngineError, SharedLog
 from ovncp.ovsdb.database import Database
 from ovncp.ovsdb.errors import OvsdbError
+from ovncp.ovsdb.execution import only_reads
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.replay import Inapplicable
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -55,8 +57,8 @@ _PROBE_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 3.0
 """How long the engine may take to answer that."""
 
-_COURTESY_SECONDS: Final = 0.1
-"""How long another server is waited for that has asked for its turn."""
+_DOUBT_SECONDS: Final = 1.0
+"""How long after it answered a read without confirming it the server shows that it is cut off."""
 
 _ENTRIES_PER_SLICE: Final = 50
 
@@ -74,7 +76,7 @@ class Clustered(Runner):
         self,
         database: Database,
         index: int,
-        log: Log,
+        log: SharedLog,
         clock: Clock,
         tell: Callable[[Sequence[Notification], str], None],
     ) -> None:
@@ -93,9 +95,21 @@ class Clustered(Runner):
         # What may have been stored, and how many entries of it have turned up.
         self._set_aside: list[Transact] = []
         self._n_turned_up = 0
+        # Whether nothing executes since it is the turn of others; when it went on, on the event
+        # loop's clock, and for how many seconds the latest batch then took.
+        self._is_paused = False
+        self._began = 0.0
+        self._took_s = 0.0
+        # When the engine was last known to be in reach, on that clock.
+        self._reached = 0.0
         self.lease_locks = LeaseLocks(self.name, log)
         self._lost: LogError | None = None
+        # What is shown of that, and until when it is to be, on the event loop's clock.
+        self._shows_connected = True
+        self._in_doubt_until = 0.0
         self._unconfirmed: list[Callable[[], None]] = []
+        # What is to be done when the engine is in reach again.
+        self._unsure: list[Callable[[], None]] = []
         self._confirming: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None]
         self._probing: asyncio.Task[None]
@@ -114,16 +128,17 @@ class Clustered(Runner):
 
     @property
     def is_connected(self) -> bool:
-        return self._lost is None
+        return self._shows_connected
 
     def _lose(self, error: LogError) -> None:
         """Note that the engine is out of reach."""
         if self._lost is None:
             _LOG.warning("%s: cut off: %s", self.name, error)
             # Whatever it was for the one who met it, for all others it is a refusal.
-            self._lost = self.failure = LogError(error.details, tag=error.tag)
+            self._lost = self.failure = EngineError(error.details)
             self.n_losses += 1
             COUNTERS["log_cut_off"] += 1
+            self._shows_connected = False
             self.announce(self)
 
     def _find(self) -> None:
@@ -131,69 +146,123 @@ class Clustered(Runner):
         if self._lost is not None:
             _LOG.info("%s: connected again", self.name)
             self._lost = self.failure = None
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._in_doubt_until:
+                loop.call_at(self._in_doubt_until, self._show_connected)
+            else:
+                self._show_connected()
+            actions, self._unsure = self._unsure, []
+            for action in actions:
+                action()
+
+    def _show_connected(self) -> None:
+        if self._lost is None and not self._shows_connected:
+            self._shows_connected = True
             self.announce(self)
+
+    def _doubt(self) -> None:
+        """Note that what is read now may be old, if the server is cut off.
+
+        Who finds it connected before, and again right after, can be sure that it was not.
+        """
+        if self._lost is not None:
+            self._in_doubt_until = asyncio.get_running_loop().time() + _DOUBT_SECONDS
 
     # Proposing
 
     def _may_answer_at_once(self) -> bool:
+        self._doubt()
         return self._lost is not None and not self._executed
 
     def _next_index(self) -> int:
         return self.index + 1
 
+    def transact(self, request: Transact) -> None:
+        if self._flushing is None and self._is_others_turn and not only_reads(request.operations):
+            # It would only execute again, on top of what the others append.
+            self._pause()
+            self._start_to_flush()
+        super().transact(request)
+
+    @property
+    def _is_others_turn(self) -> bool:
+        return self._lost is None and self.shared_log.turns.is_others
+
     async def _flush(self) -> None:
         """See `Runner._flush`."""
-        while self._executed:
-            async with self._turn:
-                # Somebody else's entries may have come first, and left none of it.
-                if self._executed:
-                    await self._propose(list(self._executed))
-            if self.shared_log.turn_is_asked and self._lost is None:
-                await self._give_way()
-            if self.database.is_settled:
-                self._drain()
+        turns = self.shared_log.turns
+        while True:
+            if self._is_others_turn and self._has_to_store():
+                self._pause()
+                COUNTERS["log_gave_way"] += 1
+                await turns.take(self._took_s)
+                await self._catch_up_if_behind()
+            self._resume()
+            if self._executed:
+                if turns.is_wanted:
+                    self._pause()
+                await self._flush_batch()
+            elif turns.has_asked:
+                await turns.end()
+            else:
+                break
         self._flushing = None
 
-    async def _give_way(self) -> None:
-        """Let another server's entries come next, as it has asked for; nothing executes meanwhile.
+    def _has_to_store(self) -> bool:
+        """Whether there is something to store, as far as can be known."""
+        return bool(self._deferred) or any(map(is_stored, self._executed))
 
-        Otherwise one that is behind, as it has to apply what we append, might never get there.
-        """
-        COUNTERS["log_gave_way"] += 1
-        self.shared_log.turn_is_asked = False
-        self._exclusive += 1
-        try:
-            if self._executed or self._deferred:
-                await self._ask_for_turn()
-            async with asyncio.timeout(_COURTESY_SECONDS):
-                await self.shared_log.grown(self._next_index())
-        except TimeoutError:
-            pass  # it has nothing to append any more, or is gone
-        else:
-            await self._catch_up_if_behind()
-        finally:
-            self._exclusive -= 1
-            self._drain()
+    def _pause(self) -> None:
+        """Let nothing execute, as others append before it can be stored."""
+        self._exclusive += not self._is_paused
+        self._is_paused = True
 
-    async def _ask_for_turn(self) -> None:
-        try:
-            await self.shared_log.ask_for_turn()
-        except LogError as error:
-            _LOG.debug("%s: %s", self.name, error)
+    def _resume(self) -> None:
+        """Execute what has come meanwhile."""
+        self._began = asyncio.get_running_loop().time()
+        self._exclusive -= self._is_paused
+        self._is_paused = False
+        self._drain()
+
+    async def _flush_batch(self) -> None:
+        """Store, or answer, what has executed."""
+        if not any(map(is_stored, self._executed)):
+            await self._answer_reads(list(self._executed))
+            return
+        async with self._turn:
+            if self.shared_log.next_index > self._next_index():
+                await self._catch_up()
+            # Entries of others may have been applied, and left nothing that is to be stored.
+            elif any(map(is_stored, self._executed)):
+                await self._propose(list(self._executed))
+
+    async def _answer_reads(self, batch: list[Transact]) -> None:
+        """Answer what changes nothing, as of when all is applied that was durable at the call."""
+        if self._lost is None:
+            await asyncio.gather(self._see_all(), self.shared_log.turns.end())
+        self._doubt()
+        # Some of it may wait or change something by now, as entries of others were applied.
+        asked = set(batch)
+        reads = takewhile(lambda read: read in asked and not is_stored(read), self._executed)
+        self._settle(list(reads))
 
     async def _propose(self, batch: list[Transact]) -> None:
         # A compiled coroutine that awaits something while it handles an error never lets go of the
         # error, nor of what its frames hold: all of the batch.
-        failure: LogError | None = None
-        try:
-            await self._append(batch)
-        except LogError as error:
-            failure = error
+        failure = self._lost
+        if failure is None:
+            try:
+                await self._append(batch)
+            except LogError as error:
+                failure = error
+        self._took_s = asyncio.get_running_loop().time() - self._began
         if failure is None:
             self._settle(batch)
         elif isinstance(failure, Conflict):
             COUNTERS["log_conflict"] += 1
-            await asyncio.gather(self._ask_for_turn(), self._catch_up())
+            # It would execute in vain if it is others' turn, which is known afterwards.
+            self._pause()
+            await asyncio.gather(self.shared_log.turns.ask(self._took_s), self._catch_up())
         elif isinstance(failure, OutcomeUnknown):
             self._put_aside(batch, failure)
         elif isinstance(failure, LeaseLost):
@@ -205,14 +274,10 @@ class Clustered(Runner):
             self._refuse(batch, failure)
 
     async def _append(self, batch: list[Transact]) -> None:
-        if self._lost is not None:
-            raise self._lost
         n_entries = len(entries_of(batch))
-        if n_entries:
-            await super()._append(batch)
-            self.index += n_entries
-        else:
-            await self.shared_log.confirm(self._next_index())
+        await super()._append(batch)
+        self.index += n_entries
+        self._reached = asyncio.get_running_loop().time()
 
     async def _store(self, batch: list[Transact], entries: list[bytes]) -> None:
         guards = self.lease_locks.guards(_asserted(batch))
@@ -240,7 +305,8 @@ class Clustered(Runner):
         """Find out again and again whether the engine is in reach."""
         while True:
             await asyncio.sleep(_PROBE_SECONDS)
-            if self._flushing is None or self._lost is not None:
+            is_known = asyncio.get_running_loop().time() < self._reached + _PROBE_SECONDS
+            if not is_known or self._lost is not None:
                 await self._see_all()
 
     async def _see_all(self) -> None:
@@ -251,7 +317,7 @@ class Clustered(Runner):
         except Conflict:
             pass
         except TimeoutError:
-            self._lose(LogError("the engine does not answer", tag="cluster error"))
+            self._lose(EngineError("the engine does not answer"))
             return
         except LogError as error:
             self._lose(error)
@@ -271,12 +337,14 @@ class Clustered(Runner):
     async def _catch_up(self) -> None:
         """Apply all entries that there are by now; for the one whose turn it is."""
         failure: LogError | None = None
+        was_lost = self._lost is not None
         try:
             await self._apply_all()
         except LogError as error:
             failure = error
         if failure is None:
-            self._find()
+            if was_lost:
+                self._find()
         elif isinstance(failure, Compacted):
             await self._reload()
         else:
@@ -290,8 +358,10 @@ class Clustered(Runner):
         requests = self._take_back()
         self._exclusive += 1
         changed: set[str] = set()
+        # The engine is asked itself if that is to tell whether it is there.
+        read = self.shared_log.read_known if self._lost is None else self.shared_log.read
         try:
-            async for batch in self.shared_log.read(self._next_index()):
+            async for batch in read(self._next_index()):
                 await self._replay_all(batch, changed)
             # What has not turned up by now never will, and may execute again.
             requests[:0] = self._set_aside
@@ -342,7 +412,7 @@ class Clustered(Runner):
             self._lose(error if isinstance(error, LogError) else Corrupt(str(error)))
         else:
             for request in self._set_aside:
-                fail(request, LogError("whether it was stored can no longer be found out"))
+                fail(request, OutcomeUnknown("whether it was stored can no longer be found out"))
             self._set_aside = []
             self.database, self.index = database, index
             self.replaced(self)
@@ -355,16 +425,24 @@ class Clustered(Runner):
     def when_settled(self, action: Callable[[], None]) -> None:
         """See `Runner.when_settled`; what any server has told anybody is seen by then."""
         if self._lost is not None:
+            self._doubt()
             super().when_settled(action)
             return
         self._unconfirmed.append(action)
         if self._confirming is None:
             self._confirming = asyncio.get_running_loop().create_task(self._confirm())
 
+    def is_latest(self, later: Callable[[], None]) -> bool:
+        """See `Runner.is_latest`: not of a server that is cut off."""
+        if self._lost is not None:
+            self._unsure.append(later)
+        return self._lost is None
+
     async def _confirm(self) -> None:
         while self._unconfirmed:
             actions, self._unconfirmed = self._unconfirmed, []
             await self._see_all()
+            self._doubt()
             for action in actions:
                 super().when_settled(action)
         self._confirming = None

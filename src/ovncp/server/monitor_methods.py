@@ -113,10 +113,16 @@ class _NewMonitor:
         runner = runner_of(self._request)
         if runner.database is not self._database:  # it was converted meanwhile
             self._parse()
+        if self._may_know_more() and not runner.is_latest(self._wait):
+            return  # A dump of what is here might take the client back.
         monitors = self._database.monitors
         monitor = monitors.add(self._session, self._request.params[1], self._wanted)
         self._session.monitors[self._key] = (monitor, runner)
         self._tell(monitor)
+
+    def _may_know_more(self) -> bool:
+        """Whether the client has seen a state that may be later than what is here."""
+        return self._known_id != ZERO_UUID and self._resumable_id() is None
 
     def _tell(self, monitor: Monitor) -> None:
         """Answer with what the client does not know."""

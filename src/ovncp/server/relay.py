@@ -20,7 +20,7 @@ from ovncp.follow.following import Following
 from ovncp.follow.link import Job, SourceDatabase, ignore
 from ovncp.ovsdb.atom import ZERO_UUID
 from ovncp.ovsdb.database import Client, Database, Settings
-from ovncp.ovsdb.execution import OPERATIONS
+from ovncp.ovsdb.execution import only_reads
 from ovncp.ovsdb.json_bytes import encode
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.schema import DatabaseSchema
@@ -222,7 +222,7 @@ class Relay(Runner):
 
     def _execute(self, request: Transact, who: Client, elapsed_msec: int) -> None:
         client = request.client
-        if _only_reads(request.operations) and self not in client.waiting.values():
+        if only_reads(request.operations) and self not in client.waiting.values():
             super()._execute(request, who, elapsed_msec)
         elif _needs_check(request, who):
             self._check(request, who, elapsed_msec)
@@ -322,16 +322,6 @@ class Relay(Runner):
         self._leave_source()
         self._end_patience()
         await super().close()
-
-
-def _only_reads(operations: list[Any]) -> bool:
-    """Whether none of `operations`, as far as they are any, has to be done at the source."""
-    for operation in operations:
-        name = operation.get("op") if type(operation) is dict else None
-        kind = OPERATIONS.get(name) if type(name) is str else None
-        if kind is not None and not kind.read_only:
-            return False
-    return True
 
 
 def _needs_check(request: Transact, client: Client) -> bool:

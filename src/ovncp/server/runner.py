@@ -209,6 +209,13 @@ class Runner:
         else:
             action()
 
+    def is_latest(self, later: Callable[[], None]) -> bool:
+        """Whether what is here cannot be older than what another server has shown.
+
+        If it can be, `later` is called when it no longer can.
+        """
+        return True
+
     def _drain(self) -> None:
         """Run what was deferred, as far as may be."""
         while self._deferred and not self._exclusive:
@@ -280,9 +287,13 @@ class Runner:
             _WHOLE.add(executed - request.arrived_ns)
         else:
             self._executed.append(request)
-            if self._flushing is None:
-                self._flushing = asyncio.get_running_loop().create_task(self._flush())
-                self._flushing.add_done_callback(_end_if_failed)
+            self._start_to_flush()
+
+    def _start_to_flush(self) -> None:
+        """Have `_flush` run, unless it does."""
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+            self._flushing.add_done_callback(_end_if_failed)
 
     def _may_answer_at_once(self) -> bool:
         """Whether what changes nothing can be answered as soon as it has executed."""

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from ovncp.log.base import Log, LogError
+from ovncp.log.engine import EngineLog
 from ovncp.ovsdb.database import Settings
 from ovncp.ovsdb.encoded import UPDATES
 from ovncp.ovsdb.errors import json_text
@@ -91,10 +92,10 @@ class Server:
         database, index = await open_database(log, self.new_uuid, self.settings)
         if database.name in self.runners:
             raise LogError(f"{database.name}: duplicate database name")
-        if log.identity is None:
-            runner = Runner(database, log, self.clock, self._tell)
-        else:
+        if isinstance(log, EngineLog):
             runner = self._take_part(Clustered(database, index, log, self.clock, self._tell))
+        else:
+            runner = Runner(database, log, self.clock, self._tell)
         self.runners[database.name] = runner
         self._databases_changed()
         self._describe(runner)

@@ -4,9 +4,10 @@ A server that shares no database with others decides by itself who holds a lock.
 some, or is part of clusters, holds it at each of their sources on behalf of the client that is
 first in its own queue: it asks one source after the other, in an order that is the same at every
 server, so that no two wait for each other. When that client unlocks, the sources are told so even
-if others wait here, so that the clients of other servers get their turn. A source that is lost, or
-that gives the lock to somebody else, takes it from the client, who is told; it is asked for again
-as soon as that can be.
+if others wait here, so that the clients of other servers get their turn. In a cluster those who
+wait here have places of their own in the line of all servers. A source that is lost, or that gives
+the lock to somebody else, takes it from the client, who is told; it is asked for again as soon as
+that can be.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import Any
 
 from ovncp.follow.link import ignore
 from ovncp.ovsdb.lock import Locks
+from ovncp.server.lease_locks import LeaseLocks
 from ovncp.server.lock_source import LockSource
 
 _LOG = logging.getLogger("ovncp.relay")
@@ -53,16 +55,18 @@ class _Claim:
 
     `is_owned` is whether the first of them has been given it, at `given_ns` (`perf_counter_ns`).
     `places` is by source. `reply` answers the first client's request, as long as it has no answer;
-    `is_theft` is whether that client steals.
+    `is_theft` is whether that client steals. `victim` is the one whose places a thief here has, and
+    which gets them back.
     """
 
-    __slots__ = ("given_ns", "is_owned", "is_theft", "places", "reply")
+    __slots__ = ("given_ns", "is_owned", "is_theft", "places", "reply", "victim")
 
     def __init__(self) -> None:
         self.is_owned = False
         self.given_ns = 0
         self.is_theft = False
         self.reply: Reply | None = None
+        self.victim: Hashable | None = None
         self.places: dict[LockSource, _Place] = {}
 
     def answer(self, is_owned: bool) -> bool:
@@ -81,6 +85,7 @@ class SharedLocks:
         self._queues = Locks()
         self._claims: dict[str, _Claim] = {}
         self._sources: list[LockSource] = []
+        self._telling: set[asyncio.Task[None]] = set()
 
     def owns(self, session: Hashable, name: str, since_ns: int | None = None) -> bool:
         """Whether `session` holds the lock `name`, and has since then (`perf_counter_ns`)."""
@@ -94,7 +99,7 @@ class SharedLocks:
     def lock(self, session: Hashable, name: str, reply: Reply) -> None:
         """Queue `session` for the lock; `reply` is told whether it has it at once."""
         if not self._queues.lock(session, name):
-            reply(False)
+            self._line_up(name, reply)
             return
         claim = self._claims[name] = _Claim()
         claim.reply = reply
@@ -108,11 +113,36 @@ class SharedLocks:
         claim.answer(False)
         if victim is not None and claim.is_owned:
             self._notify(victim, "stolen", name)
+            if self._queues.position(victim, name) is not None:
+                claim.victim = victim
         claim.is_owned, claim.is_theft, claim.reply = False, True, reply
         for source in [s for s, place in claim.places.items() if place.state is not _State.HELD]:
-            self._release(name, source)
+            if isinstance(source, LeaseLocks):
+                del claim.places[source]  # Who waited there waits on.
+            else:
+                self._release(name, source)
         self._advance(name)
         self._limit_wait(name)
+
+    def _line_up(self, name: str, reply: Reply) -> None:
+        """Tell a client to wait that is not the first here, when it has its places in the lines."""
+        places = [source.queue(name) for source in self._lines]
+        if not places:
+            reply(False)
+            return
+
+        async def tell() -> None:
+            await asyncio.wait(places, timeout=_PATIENCE_SECONDS)
+            reply(False)
+
+        telling = asyncio.get_running_loop().create_task(tell())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    @property
+    def _lines(self) -> list[LeaseLocks]:
+        """The sources at which each client has a place."""
+        return [source for source in self._sources if isinstance(source, LeaseLocks)]
 
     def _limit_wait(self, name: str) -> None:
         """See to it that a source which is slow to answer does not keep a client waiting."""
@@ -128,27 +158,52 @@ class SharedLocks:
 
     def unlock(self, session: Hashable, name: str) -> None:
         """Take the lock, or the wait for it, from `session`."""
-        was_first = self._queues.owner(name) is session
+        position = self._queues.position(session, name)
         heir = self._queues.unlock(session, name)
         claim = self._claims.get(name)
-        if claim is None:
+        if claim is None or position is None:
             return
-        if was_first:
+        if position == 0:
             self._pass_on(name, claim, heir)
-        elif heir is not None and claim.is_owned:
+            return
+        self._leave_lines(name, claim, session, position)
+        if heir is not None and claim.is_owned:
             self._notify(heir, "locked", name)  # as the C server does
+
+    def _leave_lines(self, name: str, claim: _Claim, session: Hashable, position: int) -> None:
+        """Give up the places of `session`, which is not the first here."""
+        if session is claim.victim:
+            claim.victim = None
+            return
+        n_before = position - (1 if claim.victim is None else 2)
+        for source in self._lines:
+            source.dequeue(name, n_before)
 
     def _pass_on(self, name: str, claim: _Claim, heir: Hashable | None) -> None:
         """Let the clients of others have their turn, and then the next one here."""
         claim.reply = None
-        if claim.is_owned or heir is None:
-            for source in reversed(self._sources):
+        gets_it_back = heir is not None and heir is claim.victim
+        for source in reversed(self._sources):
+            if isinstance(source, LeaseLocks):
+                # The heir's place is another one.
+                is_over = not gets_it_back
+            else:
+                is_over = claim.is_owned or heir is None
+            if is_over:
                 self._release(name, source)
         claim.is_owned = claim.is_theft = False
+        if gets_it_back:
+            claim.victim = None
         if heir is None:
-            del self._claims[name]
+            self._forget(name)
         else:
             self._advance(name)
+
+    def _forget(self, name: str) -> None:
+        """Note that nobody here wants the lock any more."""
+        del self._claims[name]
+        for source in self._lines:
+            source.forget(name)
 
     # What sources are asked for
 
@@ -241,7 +296,7 @@ class SharedLocks:
         if self._queues.owner(name) is None:
             for later in reversed(self._sources):
                 self._release(name, later)
-            del self._claims[name]
+            self._forget(name)
         else:
             self._advance(name)
 

@@ -49,7 +49,8 @@ class Wire:
             task.add_done_callback(self._tasks.discard)
 
     def mute(self) -> None:
-        """From now on swallow the answers on the connections of now."""
+        """From now on swallow the answers on the connections of now, and refuse new ones."""
+        self._is_cut = True
         for connection in self._connections:
             connection.is_mute = True
 
