@@ -70,6 +70,7 @@ def make(platform: Platform) -> FastAPI:
         lifespan=living,
     )
     app.state.platform = platform
+    app.state.readiness = health.Readiness(platform)
     for known in problem.KNOWN:
         app.add_exception_handler(known, problem.on_known)
     app.add_exception_handler(HTTPException, problem.on_http)

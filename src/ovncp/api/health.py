@@ -63,12 +63,8 @@ async def startup(request: Request, response: Response) -> Health:
 async def ready(request: Request, response: Response) -> Health:
     """Whether all that is needed is in reach, and the node is not about to end."""
     platform: Platform = request.app.state.platform
-    needs = needs_of(platform)
-    answers = await asyncio.gather(*(_is_up(need) for need in needs))
-    dependencies = {
-        need.name: Dependency(status="up" if is_up else "down", needed=need.is_needed)
-        for need, is_up in zip(needs, answers, strict=True)
-    }
+    readiness: Readiness = request.app.state.readiness
+    dependencies = await readiness.dependencies()
     health = Health(status="ready", node=platform.node.id, dependencies=dependencies)
     if any(each.needed and each.status == "down" for each in dependencies.values()):
         health.status = "not ready"
@@ -76,6 +72,27 @@ async def ready(request: Request, response: Response) -> Health:
         health.status = "draining"
     response.status_code = 200 if health.status == "ready" else 503
     return health
+
+
+class Readiness:
+    """Looks at what a node depends on; once for all who ask meanwhile, as anybody may ask."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._needs = needs_of(platform)
+        self._looking: asyncio.Task[dict[str, Dependency]] | None = None
+
+    async def dependencies(self) -> dict[str, Dependency]:
+        """How each is, by its name."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> dict[str, Dependency]:
+        answers = await asyncio.gather(*map(_is_up, self._needs))
+        return {
+            need.name: Dependency(status="up" if is_up else "down", needed=need.is_needed)
+            for need, is_up in zip(self._needs, answers, strict=True)
+        }
 
 
 class Need(NamedTuple):

@@ -12,13 +12,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from ovncp.api import location, reading, writing
+from ovncp.api.identification import COOKIE
 from ovncp.api.location import DATABASES, PREFIX
 from ovncp.api.platform import Platform
 from ovncp.auth.decision import AREAS, NETWORK
 from ovncp.ovn import filters
 from ovncp.ovn.barrier import LEVELS
 from ovncp.ovn.resources import BY_NAME, BY_TABLE, RESOURCES, Parent, Resource
-from ovncp.ovn.southbound import FIELD_SCHEMAS, FILTERS
+from ovncp.ovn.southbound import FIELD_SCHEMAS, FIELDS, FILTERS
 from ovncp.ovn.values import atom_schema, json_schema
 from ovncp.ovsdb.schema import VERSION, Column
 from ovncp.ovsdb.table import Table
@@ -77,6 +78,8 @@ class Description:
                 schemas.update(_schemas(resource, table))
                 made["paths"].update(self._paths(resource, table))
         made["paths"].update(_raw_paths())
+        if self._platform.accounts is not None:
+            _describe_who(made)
         return made
 
     def _table(self, resource: Resource) -> Table | None:
@@ -146,6 +149,28 @@ def _change(column: Column, resource: Resource) -> Object:
 
 
 # Operations
+
+
+_SHOWN: Object = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The token of a login, an API key, or a token of the provider's.",
+    },
+    "basic": {"type": "http", "scheme": "basic"},
+    "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+}
+_PUBLIC = ("/health/", f"{PREFIX}/login")
+
+
+def _describe_who(made: Object) -> None:
+    """Say how those who ask show who they are, and where they need not."""
+    made["components"]["securitySchemes"] = _SHOWN
+    made["security"] = [{name: []} for name in _SHOWN]
+    for path, item in made["paths"].items():
+        if path.startswith(_PUBLIC):
+            for operation in item.values():
+                operation["security"] = []
 
 
 _FRAMEWORKS_PROBLEMS = ("HTTPValidationError", "ValidationError")
@@ -250,19 +275,7 @@ def _collection(
 
 def _item(resource: Resource, parent: Parent | None = None) -> Object:
     row = _ref("schemas", _name(resource))
-    item = {
-        "get": _operation(
-            resource,
-            "read",
-            f"Read a {resource.singular}",
-            parent=parent,
-            parameters=[_ref("parameters", name) for name in ("fields", "If-None-Match")],
-            answers={
-                "200": _answer("The row.", row, ETag=_TEXT, OVN_Age=_TEXT),
-                "304": _answer("It has the entity tag that was given."),
-            },
-        )
-    }
+    item = {"get": _reading(resource, row, parent)}
     if resource.is_read_only:
         return item
     parameters = [_ref("parameters", name) for name in ("If-Match", *_WRITE_PARAMETERS)]
@@ -287,6 +300,19 @@ def _item(resource: Resource, parent: Parent | None = None) -> Object:
         answers={"204": _answer("It is gone."), **not_seen},
     )
     return item
+
+
+def _reading(resource: Resource, row: Object, parent: Parent | None) -> Object:
+    parameters = [_ref("parameters", "fields")]
+    answers = {"200": _answer("The row.", row, OVN_Age=_TEXT)}
+    if resource.name not in FIELDS:
+        parameters.append(_ref("parameters", "If-None-Match"))
+        answers["200"]["headers"]["ETag"] = _TEXT
+        answers["304"] = _answer("It has the entity tag that was given.")
+    summary = f"Read a {resource.singular}"
+    return _operation(
+        resource, "read", summary, parent=parent, parameters=parameters, answers=answers
+    )
 
 
 def _filters(resource: Resource, table: Table) -> Iterator[Object]:

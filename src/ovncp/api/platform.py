@@ -59,6 +59,7 @@ class Platform:
         nb = replicas[NORTHBOUND]
         barrier = Barrier(nb)
         batch_sizes = Histogram(_BATCH_SIZES)
+        node.breakers += [replica.breaker for replica in replicas.values()]
         return cls(
             replicas,
             node,

@@ -23,6 +23,9 @@ _LOG = logging.getLogger("ovncp.api.quotas")
 
 _LONGEST_TURN_S = 0.5
 """How long others may join a turn, so that other nodes get theirs."""
+_GAP_S = 0.1
+"""How long it is left to them after a turn that was as long as that."""
+_TRIES = 30
 
 Quotas = Mapping[str, int]
 """How many rows of a resource there may be, by its name."""
@@ -71,21 +74,24 @@ class QuotaKeeper:
 
     async def _join(self, tenant: str) -> _Turn:
         loop = asyncio.get_running_loop()
+        gap_s = 0.0
         while (turn := self._turns.get(tenant)) is not None:
             if loop.time() < turn.until:
                 break
             await turn.is_over.wait()
+            gap_s = _GAP_S
         else:
-            taking = asyncio.ensure_future(self._take(tenant))
+            taking = asyncio.ensure_future(self._take(tenant, gap_s))
             turn = self._turns[tenant] = _Turn(loop.time() + _LONGEST_TURN_S, taking)
         turn.n_users += 1
         return turn
 
-    async def _take(self, tenant: str) -> Lease | None:
+    async def _take(self, tenant: str, gap_s: float) -> Lease | None:
         """Take the turn, and see what others made in theirs. Raises Problem, SessionLost."""
         lease: Lease | None = None
+        await asyncio.sleep(gap_s)
         try:
-            lease = await self._locks.acquire(f"quota:{tenant}")
+            lease = await self._locks.acquire(f"quota:{tenant}", retries=_TRIES)
         except NotAcquired as error:
             text = "other nodes make rows for the tenant all the time"
             raise Problem("unavailable", text, headers={"Retry-After": "1"}) from error

@@ -56,10 +56,12 @@ def one(call: Call, location: Location) -> Response:
     request = call.request
     replica, rows = rows_of(call.platform, location)
     row = find(replica, location, call.view)
-    headers = {"ETag": etag(row), AGE: f"{replica.age:.3f}"}
-    known = request.headers.get("if-none-match")
-    if known is not None and {"*", headers["ETag"][1:-1]} & set(tags(known)):
-        return Response(status_code=304, headers=headers)
+    headers = {AGE: f"{replica.age:.3f}"}
+    if location.resource.name not in FIELDS:  # which may change while the row does not
+        headers["ETag"] = etag(row)
+        known = request.headers.get("if-none-match")
+        if known is not None and {"*", headers["ETag"][1:-1]} & set(tags(known)):
+            return Response(status_code=304, headers=headers)
     query = parse_qsl(request.url.query, keep_blank_values=True)
     for name, _ in query:
         if name != "fields":

@@ -110,6 +110,8 @@ async def topology(
     They come in an order: by kind, then by name. A link is told with the later of its two nodes.
     """
     platform: Platform = request.app.state.platform
+    for replica in platform.replicas.values():
+        await replica.filled()
     await platform.sight.catch_up(principal.id)
     n_ports = asked.ports if asked.detail == "ports" else 0
     view = View(platform.graph.graph, _tenant(principal, asked.tenant), n_ports)

@@ -110,6 +110,7 @@ async def trace(
     platform: Platform = request.app.state.platform
     if platform.tracer is None:
         raise Problem("unavailable", "this node does not trace packets")
+    await platform.nb.filled()
     try:
         with platform.spans.step("ovn-trace"):
             found, text = await platform.tracer.trace(_packet(asked))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -38,11 +38,16 @@ class Request:
 
     def answered(self, method: str, route: str, status: int) -> None:
         """Note what came of it."""
+        if not self._span.is_recording():
+            return
         self._span.update_name(f"{method} {route}")
         self._span.set_attribute("http.route", route)
         self._span.set_attribute("http.response.status_code", status)
         if status >= 500:
             self._span.set_status(trace.StatusCode.ERROR)
+
+
+_UNTRACED = nullcontext(Request(trace.INVALID_SPAN))
 
 
 class Spans:
@@ -54,12 +59,12 @@ class Spans:
         if provider is not None:
             self._tracer = provider.get_tracer("ovncp", __version__)
 
-    @contextmanager
-    def request(self, scope: Scope) -> Iterator[Request]:
+    def request(self, scope: Scope) -> AbstractContextManager[Request]:
         """A block that answers a request."""
-        if self._provider is None:
-            yield Request(trace.INVALID_SPAN)
-            return
+        return _UNTRACED if self._provider is None else self._traced(scope)
+
+    @contextmanager
+    def _traced(self, scope: Scope) -> Iterator[Request]:
         caller = {
             name.decode(): value.decode("latin-1")
             for name, value in scope["headers"]

@@ -17,7 +17,9 @@ _LAG = text("""
         WHEN NOT pg_is_in_recovery() THEN 0.0::float
         WHEN EXISTS (SELECT FROM pg_stat_wal_receiver)
             AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0.0::float
-        ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float
+        ELSE coalesce(
+            extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float, 0.0
+        )
     END
 """)
 

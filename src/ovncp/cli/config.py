@@ -430,7 +430,10 @@ def _read(file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     import yaml  # needs a tenth of a second, and not every start has a file
 
     try:
-        tree = yaml.safe_load(file.read_text())
+        text = file.read_text()
+        for name, line in _given_twice(yaml.compose(text, yaml.SafeLoader)):
+            raise ConfigError(f"{file}, line {line}: {name} is there twice")
+        tree = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -443,6 +446,20 @@ def _read(file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     if type(expanded) is not dict:
         raise ConfigError(f"{file}: sections are wanted, such as `server:`")
     return expanded
+
+
+def _given_twice(node: Any) -> Iterator[tuple[str, int]]:
+    """The keys of one mapping that are the same, of which YAML would take the last; their lines."""
+    if node is None or type(node.value) is str:
+        return
+    seen: set[str] = set()
+    for each in node.value:
+        key, value = each if type(each) is tuple else (None, each)
+        name = "" if key is None else str(key.value)
+        if key is not None and name in seen:
+            yield name, key.start_mark.line + 1
+        seen.add(name)
+        yield from _given_twice(value)
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

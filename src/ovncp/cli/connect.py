@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from ovncp.cli.options import Parsed
-from ovncp.ops.client import Connect
+from ovncp.follow.link import Connect
 from ovncp.ops.refusal import Refusal
 from ovncp.server import stream
 from ovncp.server.stream import Target, TargetError

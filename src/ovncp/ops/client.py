@@ -4,16 +4,13 @@ How a connection is made is told by the caller: a `Connect` that the command lin
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, cast
 
+from ovncp.follow.link import MAX_MESSAGE_BYTES, Connect
 from ovncp.ops.refusal import Refusal
 from ovncp.wire.client import Answer, ClientConnection, Notification
 
-Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[asyncio.BaseTransport]]
-"""Connects a protocol that it is given the factory of. Raises OSError."""
-
-_MAX_MESSAGE_BYTES = 1 << 30
 _OPERATIONS_AT_ONCE = 500
 _TRANSACTIONS_AT_ONCE = 8
 _CLOSED = "the server closed the connection"
@@ -28,7 +25,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._wire = ClientConnection(_MAX_MESSAGE_BYTES)
+        self._wire = ClientConnection(MAX_MESSAGE_BYTES)
         self._transport: asyncio.Transport | None = None
         self.answered: Callable[[Any, Answer], None] = lambda about, answer: None
         self.told: Callable[[Notification], None] = lambda notification: None
@@ -56,7 +53,7 @@ class Client(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         was_closed, self._transport = self._transport is None, None
         abandoned = self._wire.abandon()
-        self._wire = ClientConnection(_MAX_MESSAGE_BYTES)
+        self._wire = ClientConnection(MAX_MESSAGE_BYTES)
         posted = []
         for about in abandoned:
             if isinstance(about, asyncio.Future):

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ovncp.cluster.breaker import Breaker, BreakerOpen
 from ovncp.follow.following import Following
 from ovncp.follow.link import Endpoint, Job
 from ovncp.ovn.rows import Rows
@@ -34,7 +35,8 @@ Listener = Callable[[Sequence[Change]], None]
 class Replica:
     """The database `name`, which is at one of `endpoints`.
 
-    Who needs it while it is out of reach waits for `patience_s` seconds at most.
+    Who needs it while it is out of reach waits for `patience_s` seconds at most, and not at all
+    once some have waited in vain.
     `rows` has those of each table; it is empty until the database was there for the first time.
     `listeners` are called with each transaction's changes, `replaced` when all rows are others, as
     after a conversion to another schema.
@@ -43,6 +45,7 @@ class Replica:
     def __init__(self, name: str, endpoints: Sequence[Endpoint], patience_s: float = 30.0) -> None:
         self.name = name
         self._patience_s = patience_s
+        self.breaker = Breaker(name, (TimeoutError,))
         self.database = Database(DatabaseSchema(name, "", ""), new_uuid)
         self.rows: dict[str, Rows] = {}
         self.listeners: list[Listener] = []
@@ -89,7 +92,7 @@ class Replica:
 
     async def live(self) -> None:
         """Return when the rows are live. Raises SessionLost when that takes too long."""
-        if not self.is_live:
+        if not self.is_live or self.breaker.state != "closed":
             await self._until(lambda: self.is_live)
 
     async def filled(self) -> None:
@@ -99,11 +102,13 @@ class Replica:
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         try:
-            async with asyncio.timeout(self._patience_s):
-                while not holds():
-                    await self.changed()
-        except TimeoutError as error:
-            raise SessionLost(f"{self.name} is out of reach", sent=False) from error
+            with self.breaker.attempt():
+                async with asyncio.timeout(self._patience_s):
+                    while not holds():
+                        await self.changed()
+        except (TimeoutError, BreakerOpen) as error:
+            if not holds():
+                raise SessionLost(f"{self.name} is out of reach", sent=False) from error
 
     async def transact(self, operations: Iterable[Any]) -> Answer:
         """Execute `operations`; what they changed is here when the answer is.

@@ -108,6 +108,8 @@ batch_processor:
         ("ovn:\n  northbound:\n    endpoints: []\n", "are wanted"),
         ("server:\n  host: ${NOWHERE}\n", "there is no variable NOWHERE"),
         ("ovn:\n  max_connections: 2\n", "at least 3"),
+        ("server:\n  port: 1\n  host: a\n  port: 2\n", "line 4: port is there twice"),
+        ("database:\n  replicas:\n    - {host: a, host: b}\n", "line 3: host is there twice"),
         ("server: {\n", "line 2: this is not YAML"),
         ("- a\n", "sections are wanted"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import threading
@@ -12,9 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api_in_process import platform
 from c_cluster import CCluster
 from interop.programs import wait_for
 from ovncp.ovn.resources import NORTHBOUND
+from ovncp.ovn.session import SessionLost
 from platform_node import SCHEMAS, Node, databases, names
 
 
@@ -139,7 +142,34 @@ def test_a_node_that_was_never_in_reach_of_a_database_says_so(tmp_path: Path) ->
         databases("ovncp", start=False) as server,
         Node(server.remote, server.remote, f"--config={config}") as node,
     ):
-        problem = node.get("/switches", 503)
-        assert problem["type"] == "urn:ovncp:problem:database-unreachable"
+        traced = node.post("/trace", {"microflow": "ip"}, 503)
+        for problem in (node.get("/switches", 503), node.get("/topology", 503), traced):
+            assert problem["type"] == "urn:ovncp:problem:database-unreachable"
         server.start()
         wait_for(lambda: node.client.get("/switches").status_code == 200, "the database")
+
+
+async def test_a_database_that_stays_away_is_not_waited_for_by_everybody() -> None:
+    with databases("ovncp") as server:
+        async with platform(server, patience=0.2) as node:
+            breaker = node.nb.breaker
+            assert breaker in node.node.breakers
+            server.kill9()
+            while node.nb.is_live:
+                await node.nb.changed()
+            for number in range(3):
+                assert breaker.state == "closed", number
+                with pytest.raises(SessionLost):
+                    await node.nb.live()
+            assert breaker.state == "open"
+            waiting = asyncio.create_task(node.nb.live())
+            await asyncio.sleep(0)
+            assert waiting.done() and isinstance(waiting.exception(), SessionLost)
+            server.start()
+            async with asyncio.timeout(20):
+                while not node.nb.is_live:
+                    await node.nb.changed()
+                await node.nb.live()
+                while breaker.state != "closed":
+                    await node.nb.live()
+                    await asyncio.sleep(0.01)

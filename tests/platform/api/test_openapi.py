@@ -138,6 +138,9 @@ def test_answers_about_accounts_are_as_described() -> None:
     with databases("ovncp") as server, Node(server.remote, server.remote, env=env) as node:
         headers = {"Authorization": f"Bearer {log_in(node)}"}
         node.client.headers.update(headers)
+        description = described(node)
+        assert description["security"] == [{"bearer": []}, {"basic": []}, {"cookie": []}]
+        assert description["paths"]["/api/v1/login"]["post"]["security"] == []
         node.post("/tenants", {"id": "0"})
         node.post("/users", {"name": "0", "role": "viewer"})
         n_asked = conforms(node, lambda path: not is_of_a_resource(path), 5 * CASES, **headers)

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
-from argon2 import PasswordHasher
 
 from engines import Postgres
+from everybody import quick_passwords
 from ovncp.auth.accounts import Accounts
-from ovncp.auth.passwords import Passwords
 from ovncp.auth.settings import AuthSettings, DatabaseSettings
 from ovncp.cluster.memory import Memory, MemoryStore
 from ovncp.cluster.node import Node
@@ -22,15 +21,12 @@ KINDS = ("sqlite", "postgresql")
 PASSWORD = "correct horse battery"
 
 
-def quick_passwords() -> Passwords:
-    """Such as are checked at once, and not safe at all."""
-    return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A server that no test here may harm."""
+    """A server that no test here may harm, and that need not outlive a crash."""
     with Postgres() as server:
+        server.stop()
+        server.start("-c", "fsync=off", "-c", "full_page_writes=off")
         yield server
 
 

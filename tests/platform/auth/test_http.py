@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from argon2 import PasswordHasher
 
 from api_in_process import platform
+from everybody import quick_passwords
 from oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
 from ovncp.api import app
 from ovncp.auth.accounts import Accounts
-from ovncp.auth.passwords import Passwords
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import AuthSettings, DatabaseSettings, OidcSettings
 from ovncp.cluster.memory import Memory
@@ -63,9 +62,8 @@ class World:
 
 def accounts_with(folder, said, **settings):
     def make(node):
-        quick = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         database = DatabaseSettings(f"sqlite:///{folder}/accounts.db")
-        return Accounts(AuthSettings(database, **settings), node, said.append, quick)
+        return Accounts(AuthSettings(database, **settings), node, said.append, quick_passwords())
 
     return make
 
@@ -578,6 +576,7 @@ class TestCluster:
         await checked(two.admin.post("/cluster/nodes/c/drain"), 404)
         async with asyncio.timeout(5):
             while (await checked(two.admin.get("/cluster/nodes/b")))["status"] != "draining":
+                two.node.node.membership._hurry.set()
                 await asyncio.sleep(0.02)
 
 

@@ -9,11 +9,12 @@ import itertools
 import pytest
 
 from ovncp.cluster.background import end
-from ovncp.cluster.base import ZERO, Gap, StreamId
+from ovncp.cluster.base import ZERO, Gap, Item, StreamId
 from ovncp.cluster.feed import Feed, Listener
 from ovncp.cluster.leadership import Leadership
 from ovncp.cluster.metrics import Counts
 from ovncp.cluster.pending import Change
+from ovncp.cluster.stream import following_on
 
 TTL_S = 0.3
 
@@ -186,6 +187,17 @@ async def test_events_that_are_gone_are_told(start, monkeypatch):
     assert other.counts.event_gaps == 1
     leader.feed.offer(changes(1000))
     await until(lambda: other.client.versions[-1] == 1000)
+
+
+def test_what_was_read_is_taken_up_to_where_items_are_missing():
+    ids = [StreamId(1, 1), StreamId(1, 2), StreamId(5, 1), StreamId(5, 2)]
+    before = [StreamId(1, 0), ids[0], StreamId(5, 0), ids[2]]
+    items = [Item(id, previous, b"") for id, previous in zip(ids, before, strict=True)]
+    assert following_on(items, StreamId(1, 0), "s") == items[:2]
+    assert following_on(items[2:], StreamId(5, 0), "s") == items[2:]
+    assert following_on([], ids[1], "s") == []
+    with pytest.raises(Gap):
+        following_on(items[2:], ids[1], "s")
 
 
 async def first_event(node):

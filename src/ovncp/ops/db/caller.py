@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ovncp.ops.client import Connect
+from ovncp.follow.link import Connect
 
 
 class Progress(Protocol):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import orjson
 
+from ovncp.follow.link import Connect
 from ovncp.log import standalone
 from ovncp.log.base import Chunks, Exists
 from ovncp.log.registry import engine
 from ovncp.ops import schema_file
-from ovncp.ops.client import Connect
 from ovncp.ops.db import server_dump
 from ovncp.ops.db.place import Kind, Place
 from ovncp.ops.db.report import FINE

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ovncp.ops.client import Client, Connect
+from ovncp.follow.link import Connect
+from ovncp.ops.client import Client
 from ovncp.ops.db.caller import Caller
 from ovncp.ops.db.place import Place
 from ovncp.ops.db.state import State

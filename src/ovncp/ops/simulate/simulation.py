@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 
-from ovncp.ops.client import Client, Connect
+from ovncp.follow.link import Connect
+from ovncp.ops.client import Client
 from ovncp.ops.simulate.ledger import Ledger
 from ovncp.ops.simulate.monitors import DATABASE, Monitors
 from ovncp.ops.simulate.network import Network, Northbound, Progress, Southbound

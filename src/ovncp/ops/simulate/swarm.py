@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ovncp.ops.client import Connect
+from ovncp.follow.link import Connect
 from ovncp.ops.refusal import Refusal
 from ovncp.ops.simulate.hypervisor import Hypervisor
 from ovncp.ops.simulate.ledger import Ledger

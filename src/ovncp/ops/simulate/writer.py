@@ -9,7 +9,8 @@ import time
 from array import array
 from typing import Any
 
-from ovncp.ops.client import Client, Connect, words
+from ovncp.follow.link import Connect
+from ovncp.ops.client import Client, words
 from ovncp.ops.refusal import Refusal
 from ovncp.ops.simulate.ledger import Ledger
 from ovncp.ops.simulate.plan import Plan, update
