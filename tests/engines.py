@@ -301,13 +301,18 @@ class Postgres:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return done.stdout
 
+    @property
+    def backends(self) -> list[int]:
+        """The processes that serve a client each."""
+        return [
+            child
+            for child in self.pids[1:]
+            if b"postgres: ovncp" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+
     def kill_backend(self) -> None:
         """SIGKILL a process that serves a client: the server ends the others and recovers."""
-        for child in self.pids[1:]:
-            if b"postgres: ovncp" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(child, signal.SIGKILL)
-                return
-        raise AssertionError("PostgreSQL serves nobody")
+        os.kill(self.backends[0], signal.SIGKILL)
 
     @contextlib.contextmanager
     def admitting(self, rule: str) -> Iterator[None]:

@@ -64,7 +64,8 @@ async def kill_server(stage: Stage) -> None:
 async def kill_member(stage: Stage) -> None:
     """SIGKILL a member of the engine; of PostgreSQL, the whole or one that serves a client."""
     async with stage.some(stage.subject.members, "SIGKILL") as victim:
-        if isinstance(victim, PostgresVictim) and stage.run.draw.random() < 0.5:
+        only_one = isinstance(victim, PostgresVictim) and stage.run.draw.random() < 0.5
+        if only_one and victim.postgres.backends:
             stage.note("only one that serves a client")
             victim.kill_backend()
             await stage.a_while(3)
