@@ -50,10 +50,14 @@ async def a_node_is_cut_from_redis(deployment: Deployment) -> None:
 async def sessions_migrate(deployment: Deployment) -> None:
     """Some clients are asked to move, by whichever node is asked."""
     listed = await deployment.ask(NODES[0], "/cluster/sessions")
+    n_asked = 0
     for node, session in zip(cycle(NODES), listed["items"][::_ONE_IN], strict=False):
         path = f"/cluster/sessions/{session['id']}/migrate"
         answer = await deployment.ask(node, path, method="POST")
-        assert answer is not None and answer["to"] != session["node"], (answer, session)
+        if answer is not None:  # Or it is over by now, with a node that was killed.
+            assert answer["to"] != session["node"], (answer, session)
+            n_asked += 1
+    assert n_asked
 
 
 async def redis_restarts(deployment: Deployment) -> None:

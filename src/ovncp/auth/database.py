@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 from alembic import command
@@ -98,8 +98,11 @@ class _Server:
         self.writes = writes
         if settings.sqlite_file is not None:
             self.engine = _sqlite(settings)
+            # A file has one writer at a time, for whom the others here wait better than it would.
+            self._turns = asyncio.Semaphore(1)
         else:
             self.engine = _postgres(url, settings, writes=writes)
+            self._turns = asyncio.Semaphore(settings.max_open)
 
     async def run(self, use: Use[T], *, commits: bool) -> T:
         """Run `use` in a transaction.
@@ -125,7 +128,10 @@ class _Server:
 
     @asynccontextmanager
     async def _transaction(self, *, commits: bool) -> AsyncIterator[AsyncConnection]:
-        async with self.engine.connect() as connection:
+        async with (
+            self._turns if commits else nullcontext(),
+            self.engine.connect() as connection,
+        ):
             await connection.execution_options(ovncp_commits=commits)
             async with connection.begin():
                 yield connection

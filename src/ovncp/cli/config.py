@@ -438,8 +438,8 @@ def _read(file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigError(f"{file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where is not None else ""
-        raise ConfigError(f"{file}{line}: this is not YAML") from error
+        place = f", line {where.line + 1}" if where is not None else ""
+        raise ConfigError(f"{file}{place}: this is not YAML") from error
     if tree is None:
         return {}
     expanded = _expand(tree, environment, str(file))
