@@ -4,6 +4,7 @@ A part of the interface is a module with a `router`, named in ROUTERS. That of t
 first one, since it has most of what is asked, and finds out soonest whether it is meant.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -34,6 +35,7 @@ from ovncp.api.openapi import Description
 from ovncp.api.platform import Platform
 from ovncp.api.request_id import RequestIds
 from ovncp.api.security_headers import SecurityHeaders
+from ovncp.cluster import background
 
 ROUTERS = (
     resources.router,
@@ -58,7 +60,9 @@ def make(platform: Platform) -> FastAPI:
     @asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
         await platform.start()
+        warming = asyncio.create_task(topology.warm(platform))
         yield
+        await background.end([warming])
         await platform.close()
 
     app = FastAPI(

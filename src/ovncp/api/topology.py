@@ -1,7 +1,12 @@
-"""`topology`: the logical network as a graph of routers, switches, networks and gateways."""
+"""`topology`: the logical network as a graph of routers, switches, networks and gateways.
+
+An answer is kept for all nodes by what the databases were when it was made, so that it is never
+older than what the node that is asked knows itself.
+"""
 
 import base64
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
@@ -20,11 +25,13 @@ from ovncp.ovn import drawing
 from ovncp.ovn.links import Key
 from ovncp.ovn.topology import Answer, View
 from ovncp.ovn.values import Unresolved, refuse
+from ovncp.ovsdb.atom import ZERO_UUID
 
 Kind = Literal["network", "chassis", "router", "switch"]
 Format = Literal["json", "graphviz", "mermaid", "cytoscape"]
 
 _JSON = "application/json"
+_KEPT_S = 60.0
 
 
 class Asked(BaseModel):
@@ -113,18 +120,66 @@ async def topology(
     for replica in platform.replicas.values():
         await replica.filled()
     await platform.sight.catch_up(principal.id)
-    n_ports = asked.ports if asked.detail == "ports" else 0
-    view = View(platform.graph.graph, _tenant(principal, asked.tenant), n_ports)
-    answer = _answer(view, asked)
+    drawn = await _drawn(platform, asked, _tenant(principal, asked.tenant))
     headers = {AGE: f"{platform.nb.age:.3f}"}
-    following = None if answer.next is None else _cursor(answer.next)
-    if following is not None:
+    if drawn.following is not None:
         query = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
-        query.append(("cursor", following))
+        query.append(("cursor", drawn.following))
         headers["Link"] = f'<{request.url.path}?{urlencode(query)}>; rel="next"'
+    return Response(drawn.body, media_type=drawn.media_type, headers=headers)
+
+
+async def warm(platform: Platform) -> None:
+    """Have what is asked for most at hand as soon as there is anything."""
+    for replica in platform.replicas.values():
+        while not replica.is_filled:
+            await replica.changed()
+    await _drawn(platform, Asked.model_validate({}), None)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An answer; `following` is the cursor of the next page."""
+
+    body: bytes
+    media_type: str
+    following: str | None
+
+    def pack(self) -> bytes:
+        """All of it, to be kept."""
+        return orjson.dumps([self.media_type, self.following]) + b"\n" + self.body
+
+    @classmethod
+    def unpack(cls, kept: bytes) -> "Drawn":
+        """What `pack` made."""
+        head, _, body = kept.partition(b"\n")
+        return cls(body, *orjson.loads(head))
+
+
+async def _drawn(platform: Platform, asked: Asked, tenant: str | None) -> Drawn:
+    """Raises Problem, Invalid."""
+    as_of = [replica.last_id for replica in platform.replicas.values()]
+    if ZERO_UUID in as_of:
+        # C's server names a state in a cluster only.
+        return _draw(platform, asked, tenant)
+
+    async def compute() -> bytes:
+        return _draw(platform, asked, tenant).pack()
+
+    key = ":".join(["topology", *as_of, asked.model_dump_json()])
+    return Drawn.unpack(await platform.node.cache.fetch(tenant, key, _KEPT_S, compute))
+
+
+def _draw(platform: Platform, asked: Asked, tenant: str | None) -> Drawn:
+    """Raises Problem, Invalid."""
+    n_ports = asked.ports if asked.detail == "ports" else 0
+    view = View(platform.graph.graph, tenant, n_ports)
+    answer = _answer(view, asked)
+    following = None if answer.next is None else _cursor(answer.next)
     if asked.format != "json":
         media_type, draw = _DRAWINGS[asked.format]
-        return Response(draw(answer), media_type=media_type, headers=headers)
+        text = draw(answer)
+        return Drawn(text if isinstance(text, bytes) else text.encode(), media_type, following)
     told = {
         "counts": view.counts(),
         "nodes": answer.nodes,
@@ -132,7 +187,7 @@ async def topology(
         "next": following,
         "cut": answer.is_cut,
     }
-    return Response(orjson.dumps(told), media_type=_JSON, headers=headers)
+    return Drawn(orjson.dumps(told), _JSON, following)
 
 
 _DRAWINGS: dict[str, tuple[str, Callable[[Answer], str | bytes]]] = {
