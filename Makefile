@@ -18,7 +18,7 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
 SOAK_ARGS ?=
 CHAOS_ARGS ?=
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 BENCH_ARGS ?=
 UP_ARGS ?=
 

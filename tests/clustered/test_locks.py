@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+import secrets
 import signal
 import time
 from itertools import pairwise
 from typing import Any
 
-from clustered.conftest import Start
+from clustered.conftest import SCHEMA, Start
 from clustered.rows import PATIENCE_S, put, rows
-from servers import Client
+from engines import EtcdCluster, Postgres
+from ovncp.log.registry import engine as engine_of
+from servers import Client, Server
 
 ASSERT = {"op": "assert", "lock": "l"}
 
@@ -90,6 +95,35 @@ def test_a_lock_goes_to_those_who_wait_in_the_order_of_their_coming(start: Start
         for client in clients:
             client.sync()
             assert client.notifications == []
+
+
+def wait_for_owners(clients: list[Client], names: list[str]) -> None:
+    """Have all clients lock all these at once, and return when each lock has an owner."""
+    asked = [(client, name, client.start("lock", [name])) for name in names for client in clients]
+    owned = {name for client, name, id in asked if client.reply(id)["result"]["locked"]}
+    deadline = time.monotonic() + PATIENCE_S
+    while missing := set(names) - owned:
+        assert time.monotonic() < deadline, f"nobody has {missing}"
+        for client in clients:
+            client.receive(0.05)
+            owned |= {m["params"][0] for m in client.notifications if m["method"] == "locked"}
+
+
+def test_one_of_those_who_come_at_once_gets_the_lock(start: Start) -> None:
+    one, other = start(2)
+    clients = [server.client() for server in (one, one, other)]
+    wait_for_owners(clients, [f"l{number}" for number in range(60)])
+
+
+def test_so_it_is_with_servers_of_two_logs(engine: EtcdCluster | Postgres) -> None:
+    urls = []
+    for name in ("D", "E"):
+        urls.append(engine.url(secrets.token_hex(4)))
+        schema = json.dumps(SCHEMA | {"name": name}).encode()
+        asyncio.run(engine_of(urls[-1]).create(urls[-1], schema))
+    with Server("ovncp", options=urls) as one, Server("ovncp", options=urls) as other:
+        clients = [server.client() for server in (one, one, other)]
+        wait_for_owners(clients, [f"l{number}" for number in range(60)])
 
 
 def test_who_was_robbed_is_the_first_to_get_the_lock_back(start: Start) -> None:

@@ -81,10 +81,13 @@ class LeaseLocks:
             return
         if method == "steal" or not seats:
             self._sit_down(name, 0, _Seat(is_theft=method == "steal"))
-        first = self._first(name)
-        first.lined_up.add_done_callback(
-            lambda _: answered({"locked": first.lease is not None}, None)
+        # The lease that another seat here has is as good: who sits where is nobody's concern.
+        self._first(name).lined_up.add_done_callback(
+            lambda _: answered({"locked": self._is_held(name)}, None)
         )
+
+    def _is_held(self, name: str) -> bool:
+        return any(seat.lease is not None for seat in self._seats.get(name, ()))
 
     def _first(self, name: str) -> _Seat:
         """The seat of the first of the clients here."""

@@ -5,9 +5,9 @@ some, or is part of clusters, holds it at each of their sources on behalf of the
 first in its own queue: it asks one source after the other, in an order that is the same at every
 server, so that no two wait for each other. When that client unlocks, the sources are told so even
 if others wait here, so that the clients of other servers get their turn. In a cluster those who
-wait here have places of their own in the line of all servers. A source that is lost, or that gives
-the lock to somebody else, takes it from the client, who is told; it is asked for again as soon as
-that can be.
+wait here have places of their own in the line of all servers, at the first source. A source that is
+lost, or that gives the lock to somebody else, takes it from the client, who is told; it is asked
+for again as soon as that can be.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class SharedLocks:
                 claim.victim = victim
         claim.is_owned, claim.is_theft, claim.reply = False, True, reply
         for source in [s for s, place in claim.places.items() if place.state is not _State.HELD]:
-            if isinstance(source, LeaseLocks):
+            if source in self._lines:
                 del claim.places[source]  # Who waited there waits on.
             else:
                 self._release(name, source)
@@ -141,8 +141,11 @@ class SharedLocks:
 
     @property
     def _lines(self) -> list[LeaseLocks]:
-        """The sources at which each client has a place."""
-        return [source for source in self._sources if isinstance(source, LeaseLocks)]
+        """The sources at which each client has a place: none but the first one that is asked.
+
+        At a later one it could come before those who have the lock at that first one already.
+        """
+        return [source for source in self._sources[:1] if isinstance(source, LeaseLocks)]
 
     def _limit_wait(self, name: str) -> None:
         """See to it that a source which is slow to answer does not keep a client waiting."""
@@ -183,12 +186,9 @@ class SharedLocks:
         """Let the clients of others have their turn, and then the next one here."""
         claim.reply = None
         gets_it_back = heir is not None and heir is claim.victim
+        # With lines, the heir's place is another one, and nothing is held before that is held.
+        is_over = not gets_it_back if self._lines else claim.is_owned or heir is None
         for source in reversed(self._sources):
-            if isinstance(source, LeaseLocks):
-                # The heir's place is another one.
-                is_over = not gets_it_back
-            else:
-                is_over = claim.is_owned or heir is None
             if is_over:
                 self._release(name, source)
         claim.is_owned = claim.is_theft = False
