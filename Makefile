@@ -53,7 +53,7 @@ run: .venv/run.stamp
 test: programs .venv/dev.stamp
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint compiled
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES)
-	OVNCP_SOURCE=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TESTED_AS_SOURCE)
+	OVNCP_SOURCE=1 CONFORMANCE_KINDS=c,ovncp $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TESTED_AS_SOURCE)
 
 lint: programs .venv/dev.stamp
 	$(BIN)/ruff check
