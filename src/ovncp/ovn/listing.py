@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -140,7 +141,7 @@ def _sorted(rows: Iterable[Row], question: Question, after: list[Any] | None) ->
         entries.append((*after, None))
     entries.sort(key=lambda entry: entry[-2], reverse=question.orders[0][1])
     for place, (_, descending) in reversed(list(enumerate(question.orders))):
-        entries.sort(key=lambda entry, place=place: entry[place], reverse=descending)  # type: ignore[misc]
+        entries.sort(key=itemgetter(place), reverse=descending)
     ordered = [entry[-1] for entry in entries]
     # The last row of the last page, if it is there still, was before its mark already.
     start = 0 if after is None else ordered.index(None) + 1

@@ -143,6 +143,11 @@ class Rows:
             order.change(uuid, old, new)
 
 
+def _by(column: Column) -> Callable[[Row], Any]:
+    key = sort_key(column)
+    return lambda row: key(row.values)
+
+
 class Order:
     """The rows of a table in the order of columns, and of their uuids where these are the same."""
 
@@ -150,8 +155,7 @@ class Order:
         self._key = order_key(columns)
         ordered = sorted(rows, key=uuid_of)
         for column, inverted in reversed(columns):
-            key = sort_key(column)
-            ordered.sort(key=lambda row, key=key: key(row.values), reverse=inverted)  # type: ignore[misc]
+            ordered.sort(key=_by(column), reverse=inverted)
         self.keys: list[Key] = [(self._key(row.values), row.uuid) for row in ordered]
 
     def change(self, uuid: str, old: Values | None, new: Values | None) -> None:
