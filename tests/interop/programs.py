@@ -57,10 +57,11 @@ def without_directories(text: str) -> str:
 def processes_of(directory: Path) -> list[str]:
     """The command lines of the processes that name `directory`, those of the caller left out."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(directory) in line and path.parent.name != str(os.getpid()):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # A process may end meanwhile.
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            line = line.replace(b"\0", b" ").decode(errors="replace")
+            if str(directory) in line and pid != str(os.getpid()):
                 found.append(line)
     return found
 

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from ovncp.proc import holder
+
 LOOPBACK = "127.0.0.1"
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
@@ -89,14 +91,7 @@ def _process(pid: int) -> str:
 
 def _listener(port: int) -> int:
     """The process that listens on TCP `port`, 0 if it cannot be found out."""
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) in sockets:
-                return int(link.parts[2])
-        except OSError:
-            continue  # it ended meanwhile, or is not ours to look into
-    return 0
+    return holder({f"socket:[{inode}]" for inode in _listening_inodes(port)})
 
 
 def _listening_inodes(port: int) -> Iterator[str]:

@@ -196,9 +196,9 @@ async def check_well(world):
     await world.settle()
     a, b, *_ = world.nodes
     for node in world.nodes:
-        assert [breaker.state for breaker in node.breakers] == ["closed"]
+        await until(lambda node=node: [b.state for b in node.breakers] == ["closed"])
         await until(lambda node=node: node.cache.is_usable)
-        assert sorted(node.membership.nodes) == ["a", "b", "c"]
+        await until(lambda node=node: sorted(node.membership.nodes) == ["a", "b", "c"])
     async with asyncio.timeout(5):
         while sorted(await a.store.entries("sessions")) != ["of a", "of b", "of c"]:
             await asyncio.sleep(0.02)

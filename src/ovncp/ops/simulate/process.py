@@ -1,6 +1,5 @@
 """What processes of this machine take, as /proc tells it (proc(5)); and which are a server's."""
 
-import contextlib
 import os
 import resource
 import socket
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ovncp.ops.refusal import Refusal
 from ovncp.ops.simulate.report import Usage
+from ovncp.proc import holder
 
 _PROC = Path("/proc")
 _TICKS_PER_SEC = os.sysconf("SC_CLK_TCK")
@@ -101,7 +101,7 @@ def server_of(transport: BaseTransport) -> int | None:
     for _ in range(_READINGS):
         inode = _inode(sock.family, sock.getpeername(), sock.getsockname())
         if inode is not None:
-            return _holder(f"socket:[{inode}]")
+            return holder({f"socket:[{inode}]"}) or None
     return None
 
 
@@ -121,14 +121,3 @@ def _in_hex(family: int, host: str, port: int) -> str:
     packed = socket.inet_pton(family, host)
     numbers = struct.unpack(f"={len(packed) // 4}I", packed)
     return "".join(f"{number:08X}" for number in numbers) + f":{port:04X}"
-
-
-def _holder(link: str) -> int | None:
-    """A process that has this file open."""
-    for directory in _PROC.glob("[0-9]*/fd"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            for descriptor in directory.iterdir():
-                with contextlib.suppress(OSError):
-                    if os.readlink(descriptor) == link:
-                        return int(directory.parent.name)
-    return None
