@@ -144,10 +144,13 @@ class LeaseLocks:
             self._tell_lost(name, seat)
 
     async def _line_up_in_front(self, name: str, seat: _Seat) -> None:
-        """Have a client that was robbed be the next, before anybody is told of it."""
+        """Have a client that was robbed be the next, before anybody is told of it.
+
+        If that takes longer than a lock may outlive its server, others may come before it.
+        """
         seat.in_front = True
         with contextlib.suppress(LogError, TimeoutError):
-            async with asyncio.timeout(_PAUSE_SECONDS):
+            async with asyncio.timeout(TTL_MSEC / 1000):
                 seat.place = await self._log.line_up(name, TTL_MSEC, in_front=True)
 
     async def _obtain(self, name: str, seat: _Seat) -> TimedLease:
