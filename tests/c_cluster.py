@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 
 from engines import free_port
-from servers import Client, Source, run
+from servers import Client, Source, listens, run
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 class CCluster:
@@ -136,7 +136,7 @@ class CCluster:
             cwd=self.directory,
         )
         log.close()
-        self.wait(self._control(member).exists, f"member {member} does not start")
+        self.wait(lambda: listens(self._control(member)), f"member {member} does not start")
 
     def _control(self, member: int) -> Path:
         return self.directory / f"n{member}.ctl"
@@ -200,7 +200,7 @@ class CCluster:
     def wait_until_joined(self) -> None:
         """Return when every member that runs is of the cluster and knows who leads."""
         for member in self.running:
-            run("ovsdb-client", "--timeout=30", "wait", self.endpoints[member], self.name,
+            run("ovsdb-client", "--timeout=60", "wait", self.endpoints[member], self.name,
                 "connected")  # fmt: skip
 
     def wait_until_equal(self) -> None:

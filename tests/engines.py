@@ -9,8 +9,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,7 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+
+_PORTS = range(20_000, 32_000)
+_PORTS_OF_A_PROCESS = 200
 
 POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [Path("/usr/bin")]
 
@@ -44,10 +49,52 @@ HERE = Place()
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nothing listens on, and that nobody else comes to listen on either.
+
+    It is none of those that the kernel gives to connections, and to those who listen on any; and no
+    other process that runs tests has it.
+    """
+    return next(filter(_is_free, _own_ports()))
+
+
+def free_ports(n: int) -> range:
+    """So many of them in a row."""
+    while True:
+        first = free_port()
+        ports = range(first, first + n)
+        if all(next(_own_ports()) == port and _is_free(port) for port in ports[1:]):
+            return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """The ports of this process, in turn: one comes again when all the others had theirs."""
+    shares = list(range(_PORTS.start, _PORTS.stop, _PORTS_OF_A_PROCESS))
+    random.shuffle(shares)
+    first = next(filter(_claim, shares))
+    return itertools.cycle(range(first, first + _PORTS_OF_A_PROCESS))
+
+
+_claims: list[socket.socket] = []
+
+
+def _claim(share: int) -> bool:
+    """Take a share for as long as this process lives: the kernel lets one have such a name."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0ovncp-tests-ports-{share}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 @dataclass(frozen=True)
@@ -168,28 +215,28 @@ class EtcdCluster:
     def leader(self) -> int | None:
         """Which of the members that run leads."""
         hosts = [self.hosts[member] for member in list(self._processes)]
-        answer = self.ctl("endpoint", "status", "--write-out=json", hosts=hosts)
+        # Those that do not answer are left out.
+        answer = self._run_ctl(hosts, "endpoint", "status", "--write-out=json").stdout
         for part in json.loads(answer or "[]"):
             status: dict[str, Any] = part["Status"]
             if status.get("leader") == status["header"]["member_id"]:
                 return self.hosts.index(part["Endpoint"])
         return None
 
-    def ctl(self, *arguments: str, hosts: list[str] | None = None) -> str:
-        """What etcdctl says."""
-        command = [
-            *self._places[-1].prefix,
-            "etcdctl",
-            "--endpoints",
-            ",".join(hosts or self.hosts),
-        ]
-        command += arguments
+    def ctl(self, *arguments: str) -> str:
+        """What etcdctl says, which must succeed at the members."""
+        patience = (f"--command-timeout={START_SECONDS}s", f"--dial-timeout={START_SECONDS}s")
+        done = self._run_ctl(self.hosts, *patience, *arguments)
+        assert done.returncode == 0, f"etcdctl {arguments}: {done.stderr}"
+        return done.stdout
+
+    def _run_ctl(self, hosts: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*self._places[-1].prefix, "etcdctl", "--endpoints", ",".join(hosts), *arguments]
         if self._tls:
             files = ("cacert", self._tls.ca), ("cert", self._tls.cert), ("key", self._tls.key)
             command += [f"--{name}={file}" for name, file in files]
         environment = {**os.environ, "ETCDCTL_API": "3"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        return done.stdout
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     def wait_for_leader(self) -> int:
         """Return when the members that run know a leader: which."""
@@ -251,6 +298,14 @@ class Postgres:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [pid, *map(int, children.split())]
 
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send all its processes a signal, the first one before it can make another child."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        for pid in self.pids[1:]:
+            with contextlib.suppress(ProcessLookupError):  # A child may end meanwhile.
+                os.kill(pid, number)
+
     def url(self, database: str = "T", **parameters: object) -> str:
         """The location of a log on it."""
         rest = "".join(f"&{name}={value}" for name, value in parameters.items())
@@ -304,11 +359,7 @@ class Postgres:
     @property
     def backends(self) -> list[int]:
         """The processes that serve a client each."""
-        return [
-            child
-            for child in self.pids[1:]
-            if b"postgres: ovncp" in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
+        return [child for child in self.pids[1:] if b"postgres: ovncp" in _command_line(child)]
 
     def kill_backend(self) -> None:
         """SIGKILL a process that serves a client: the server ends the others and recovers."""
@@ -317,15 +368,25 @@ class Postgres:
     @contextlib.contextmanager
     def admitting(self, rule: str) -> Iterator[None]:
         """In the block, admit new connections by `rule`, a line of pg_hba.conf, only."""
-        rules = self._directory / "data" / "pg_hba.conf"
-        before = rules.read_text()
-        rules.write_text(rule + "\n")
-        self._run("pg_ctl", "reload")
+        before = (self._directory / "data" / "pg_hba.conf").read_text()
+        self._admit(rule + "\n")
         try:
             yield
         finally:
-            rules.write_text(before)
-            self._run("pg_ctl", "reload")
+            self._admit(before)
+
+    def _admit(self, rules: str) -> None:
+        """Return once nobody is let in by other rules than these."""
+        (self._directory / "data" / "pg_hba.conf").write_text(rules)
+        n_reloads = self._n_reloads()
+        self._run("pg_ctl", "reload")
+        deadline = time.monotonic() + START_SECONDS
+        while self._n_reloads() == n_reloads:
+            assert time.monotonic() < deadline, "PostgreSQL does not read its rules again"
+            time.sleep(0.02)
+
+    def _n_reloads(self) -> int:
+        return (self._directory / "log").read_text().count("reloading configuration files")
 
     def use_certificate(self, certificate: Certificate) -> list[str]:
         """The options to start it with for TLS."""
@@ -338,6 +399,13 @@ class Postgres:
             shutil.chown(key, self._user)
         files = (f"ssl_cert_file={cert}", f"ssl_key_file={key}")
         return ["-c", "ssl=on", "-c", files[0], "-c", files[1]]
+
+
+def _command_line(pid: int) -> bytes:
+    """What a process was started by; nothing of one that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 class PostgresStandby(Postgres):

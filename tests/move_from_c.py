@@ -49,7 +49,7 @@ SCHEMA: dict[str, Any] = {
         },
     },
 }
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 _ROWS_AT_ONCE = 500
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 _LOST = (OSError, Closed, Timeout)

@@ -31,8 +31,9 @@ from typing import Any, Self
 from engines import shared
 from ovncp.log.registry import engine as engine_of
 
-START_SECONDS = 10.0
-REPLY_SECONDS = 5.0
+# Ample: whoever waits on a busy machine for what comes late is to see it come.
+START_SECONDS = 60.0
+REPLY_SECONDS = 60.0
 
 OVNCP = str(Path(sys.executable).with_name("ovncp"))
 ENGINES = ("etcd", "postgresql")
@@ -309,12 +310,7 @@ class Server:
             time.sleep(0.005)
 
     def _listens(self) -> bool:
-        if not self.control.exists():
-            return False
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(self.own_socket))
-            return True
-        return False
+        return listens(self.control) and listens(self.own_socket)
 
     @property
     def pid(self) -> int:
@@ -335,7 +331,8 @@ class Server:
 
     @property
     def output(self) -> str:
-        return (self.directory / "output").read_text(errors="replace")
+        path = self.directory / "output"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def members(self) -> list[Server]:
@@ -351,7 +348,7 @@ class Server:
     def own_port(self) -> int:
         """The TCP port in the log's last `listening on port` line, which may be a moment late."""
         deadline = time.monotonic() + REPLY_SECONDS
-        while not (ports := re.findall(r"listening on port (\d+)", self.own_log)):
+        while not (ports := re.findall(r"listening on port (\d+)\n", self.own_log)):
             assert time.monotonic() < deadline, f"no port in the log:\n{self.own_log}"
             time.sleep(0.01)
         return int(ports[-1])
@@ -488,6 +485,12 @@ class Spread(Server):
         super().close()
 
 
+def listens(path: Path) -> bool:
+    """Whether the socket takes connections; there is a moment when it is there and does not."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def of_one_process(kind: str) -> str:
     """The kind of a server beside one of this kind that shares nothing."""
     return "ovncp" if kind in ENGINES else kind
@@ -502,7 +505,7 @@ def relay_of(
     specs = [f"relay:{name}:{remotes}" for name in databases]
     relay = Server(kind, options=[*options, *specs])
     for name in databases:
-        run("ovsdb-client", "--timeout=20", "wait", relay.remote, name, "connected")
+        run("ovsdb-client", "--timeout=60", "wait", relay.remote, name, "connected")
     return relay
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -92,7 +93,8 @@ class PostgresVictim:
 
     def kill(self) -> None:
         for pid in self.pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # A child goes when the first one does.
+                os.kill(pid, signal.SIGKILL)
         self.postgres.wait()
 
     def kill_backend(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from servers import Client, Closed, Server
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 _UNKNOWN = "00000000-0000-0000-0000-000000000000"
 _ALL = {"T": [{"columns": ["k", "v"]}]}
 

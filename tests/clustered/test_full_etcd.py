@@ -74,16 +74,20 @@ def test_it_warns_long_before_and_then_makes_room(start: Start, etcd: EtcdCluste
     one.appctl("time/warp", "1200000")
     wait_for_line(one, r"0 entries of 0 bytes are kept")
     wait_for_line(one, r"is defragmented")
-    one.appctl("ovsdb-server/compact")
-    assert size(etcd) < 0.5 * QUOTA
+    deadline = time.monotonic() + PATIENCE_S
+    while size(etcd) >= 0.5 * QUOTA:
+        assert time.monotonic() < deadline, one.log
+        # A busy machine makes members look unwell, which are left out then.
+        one.appctl("ovsdb-server/compact")
 
 
 def fill_up(client: Client) -> dict[str, object]:
-    """Write until that is refused: the error."""
+    """Write until there is no room: the error."""
     operation = {"op": "update", "table": "T", "where": [["k", "==", "k"]]}
     while True:
         results = client.transact("D", {**operation, "row": {"v": incompressible()}})
-        if "error" in results[-1]:
+        # A busy machine may take too long for one, which is refused for that.
+        if "space exceeded" in str(results[-1].get("details")):
             return dict(results[-1])
 
 
@@ -99,7 +103,9 @@ def test_writes_are_refused_and_then_taken_again(start: Start, etcd: EtcdCluster
     status = one.appctl("ovsdb-server/get-db-storage-status", "D").splitlines()[0]
     assert status.startswith("status: cluster error: ")
     deadline = time.monotonic() + PATIENCE_S
-    while "error" in client.transact("D", _insert("again", "v"))[-1]:
+    # What is refused for taking too long may be stored for all that.
+    again = {"op": "delete", "table": "T", "where": [["k", "==", "again"]]}
+    while "error" in client.transact("D", again, _insert("again", "v"))[-1]:
         assert time.monotonic() < deadline, one.log + other.log
         time.sleep(0.2)
     assert rows(one) == rows(other) == before | {"again": "v"}
@@ -122,7 +128,7 @@ def test_an_operator_is_told_when_compaction_cannot_help(start: Start, etcd: Etc
     [one] = start(1)
     client = one.client(timeout=PATIENCE_S)
     put(client, "k", "")
-    deadline = time.monotonic() + 2 * PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     keys = count()
     # All of it is in use.
     while not re.search(r"WARN\|D: upkeep: .*compaction did not help", one.log):
@@ -153,7 +159,8 @@ async def _make_room(url: str) -> None:
 def test_no_member_is_defragmented_while_another_is_not_well(etcd: EtcdCluster) -> None:
     asyncio.run(_fragmented(etcd))
     before = size(etcd)
-    follower = next(member for member in range(3) if member != etcd.leader())
+    leader = etcd.wait_for_leader()
+    follower = next(member for member in range(3) if member != leader)
     etcd.signal(follower, signal.SIGSTOP)
     asyncio.run(_make_room(etcd.url(first=etcd.hosts.index(etcd.hosts[follower]) - 1)))
     etcd.signal(follower, signal.SIGCONT)

@@ -13,7 +13,7 @@ import pytest
 from interop.programs import NB_SCHEMA, SB_SCHEMA, VSWITCH_SCHEMA, Program, wait_for
 from servers import ENGINES, Server, run
 
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 100.0
 
 
 class Cloud:
@@ -38,11 +38,11 @@ class Cloud:
 
     def nbctl(self, *args: str) -> str:
         """`ovn-nbctl`, which knows all servers."""
-        return run("ovn-nbctl", f"--db={','.join(self.remotes)}", "--timeout=40", *args)
+        return run("ovn-nbctl", f"--db={','.join(self.remotes)}", "--timeout=100", *args)
 
     def sbctl(self, *args: str) -> str:
         """`ovn-sbctl`, which knows all servers."""
-        return run("ovn-sbctl", f"--db={','.join(self.remotes)}", "--timeout=40", *args)
+        return run("ovn-sbctl", f"--db={','.join(self.remotes)}", "--timeout=100", *args)
 
     def start(self, name: str, *command: str, directory: Path | None = None) -> Program:
         self.programs.append(Program(directory or self.server.directory, name, *command))
@@ -147,7 +147,7 @@ class Hypervisor:
         self.controller = cloud.start("controller", "ovn-controller", remote, directory=directory)
 
     def vsctl(self, *args: str) -> str:
-        return run("ovs-vsctl", f"--db={self.conf.remote}", "--timeout=40", *args)
+        return run("ovs-vsctl", f"--db={self.conf.remote}", "--timeout=100", *args)
 
     def plug(self, port: str) -> None:
         self.vsctl(

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
 import secrets
 import signal
 import threading
@@ -47,8 +46,7 @@ class Cut:
             for member in (0, 1, 2):
                 self.engine.signal(member, number)
         else:
-            for pid in self.engine.pids:
-                os.kill(pid, number)
+            self.engine.signal_all(number)
 
     def cut(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -185,7 +183,9 @@ def test_who_was_answered_by_a_server_that_was_cut_off_can_find_that_out(cut: Cu
     one, _ = cut.servers
     client = one.client(timeout=60)
     put(client, "a", "1")
-    for _ in range(5):
+    deadline = time.monotonic() + PATIENCE_S
+    # On a busy machine, the test itself may come too late.
+    while time.monotonic() < deadline:
         wait_for_connected(one, True)
         cut.cut()
         client.transact("D", EVERYTHING)

@@ -42,7 +42,8 @@ def refusal(server: Server, *command: str) -> tuple[int, str, str]:
 
 
 def test_the_layout_is_that_of_c(start: Start) -> None:
-    with CCluster(SCHEMA) as c:
+    # So long that nobody is deposed, which would be told of.
+    with CCluster(SCHEMA, election_timer_msec=10_000) as c:
         follower = next(member for member in c.running if member != c.wait_for_leader())
         theirs = c.appctl(follower, "cluster/status", "D")
     [one] = start(1)
@@ -174,7 +175,7 @@ def test_metrics_tell_of_the_log_and_its_engine(start: Start) -> None:
 def test_the_members_of_etcd_are_shown(start: Start, etcd: EtcdCluster) -> None:
     [one] = start(1)
     text = status(one)
-    assert value(text, "Engine leader") == f"n{etcd.leader()}"
+    assert value(text, "Engine leader") == f"n{etcd.wait_for_leader()}"
     assert value(text, "Connections") == "->n0 ->n1 ->n2"
     for i, host in enumerate(etcd.hosts):
         assert f"    n{i} at {host} " in text

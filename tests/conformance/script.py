@@ -16,7 +16,8 @@ A case file is schemas followed by cases.  Comments are lines that begin with `#
     1 notify cancel: "slow"              a message without an id
     1 raw: {"any": "text"}               the text itself
     1 close:                             the session ends (its next step begins a new one)
-    sleep: 50                            milliseconds
+    1 reply: "slow"                      waits for a reply that is not waited for otherwise, and
+                                         shows it here, even if it came before
 
 Lines that follow a step and are indented belong to it.  Transactions are on the file's first
 schema's database unless `transact@NAME` says otherwise; a `!` after the method keeps the order of
@@ -268,11 +269,17 @@ class Run:
         self.sessions: dict[int, Client] = {}
         self.seen: dict[int, int] = {}
         self.gone: set[int] = set()
+        # The replies, by session and id, that a later step waits for, and those that have come.
+        self.awaited: set[tuple[int, str]] = set()
+        self.early: dict[tuple[int, str], Any] = {}
         self.names = Names()
         self.transcript: list[list[str]] = []
 
     def case(self, case: Case) -> list[list[str]]:
         """For each step, what the sessions got."""
+        self.awaited = {
+            (step.session, "\n".join(step.body)) for step in case.steps if step.method == "reply"
+        }
         try:
             for step in case.steps:
                 self.step(step)
@@ -303,6 +310,7 @@ class Run:
         self.transcript.append(events)
 
     def collect(self, events: list[str], keep_order: bool) -> None:
+        let_go_round(self.server)
         for number, client in sorted(self.sessions.items()):
             if number in self.gone:
                 continue
@@ -313,7 +321,10 @@ class Run:
             except Closed:
                 pass
             for message in in_order_of_monitors(client.log[self.seen[number] :]):
-                if not str(message.get("id")).startswith("sync"):
+                key = (number, json.dumps(message.get("id")))
+                if "method" not in message and key in self.awaited:
+                    self.early[key] = message
+                elif not str(message.get("id")).startswith("sync"):
                     events.append(f"{number} <- {self.names.text(message, keep_order)}")
             self.seen[number] = len(client.log)
             if client.closed:
@@ -395,11 +406,26 @@ def n_sessions(server: Server) -> int:
     return sum(int(n) for each in shown for n in re.findall(r"sessions:(\d+)", each))
 
 
-def sleep(run: Run, step: Step) -> None:
-    time.sleep(int(step.body[0]) / 1000)
+def reply(run: Run, step: Step) -> None:
+    client, key = run.session(step.session), (step.session, "\n".join(step.body))
+    client.wait_until(lambda: key in run.early or key[1] in client.replies, "reply")
+    run.awaited.discard(key)
+    if key in run.early:
+        client.log.append(run.early.pop(key))
 
 
-ACTIONS = {"each": each, "raw": raw, "close": close, "sleep": sleep}
+def let_go_round(server: Server) -> None:
+    """Return when the server's loop has gone round.
+
+    C's looks at what waits once it has heard all sessions, so that somebody else's request that
+    comes soon enough is answered first. Commands come before both.
+    """
+    for member in server.members:
+        with contextlib.suppress(OSError, Closed), Client(member.control) as control:
+            control.request("version", [])
+
+
+ACTIONS = {"each": each, "raw": raw, "close": close, "reply": reply}
 
 
 def empty(server: Server, file: CaseFile) -> None:

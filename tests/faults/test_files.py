@@ -77,7 +77,7 @@ def refusal(kind: str, content: bytes | None, *options: str) -> tuple[int, str]:
             [*COMMANDS[kind], "--remote=punix:db.sock", "--unixctl=ctl", "-vfile:off", *options,
              str(path)],
             cwd=directory, env=os.environ | {"OVS_RUNDIR": directory, "OVS_LOGDIR": directory},
-            capture_output=True, text=True, check=False, timeout=20,
+            capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         line = done.stderr.strip().splitlines()[-1]
         return done.returncode, line.replace(directory, "DIR")
@@ -212,7 +212,7 @@ def test_a_database_that_another_process_holds_is_refused(ours: str) -> None:
             subprocess.run(
                 [*COMMANDS[kind], "--remote=punix:other.sock", "--unixctl=other", "-vfile:off",
                  str(holder.files["names"])],
-                cwd=holder.directory, capture_output=True, text=True, check=False, timeout=20,
+                cwd=holder.directory, capture_output=True, text=True, check=False, timeout=60,
             )
             for kind in ("c", ours)
         ]  # fmt: skip
@@ -231,7 +231,8 @@ def small_disk() -> Iterator[Path]:
         capture_output=True,
     )
     yield directory
-    subprocess.run(["umount", directory], check=True)
+    # Lazily, as what a killed process had open may be closed a moment later.
+    subprocess.run(["umount", "--lazy", directory], check=True)
     directory.rmdir()
 
 
@@ -289,7 +290,7 @@ def test_an_unwritable_directory_is_refused(ours: str, small_disk: Path, file: b
         with tempfile.TemporaryDirectory() as directory:
             done = subprocess.run(
                 [*COMMANDS[kind], "--remote=punix:db.sock", "--unixctl=ctl", "-vfile:off", path],
-                cwd=directory, capture_output=True, text=True, check=False, timeout=20,
+                cwd=directory, capture_output=True, text=True, check=False, timeout=60,
             )  # fmt: skip
         said.append((done.returncode, done.stderr.strip().splitlines()[-1]))
     assert said[0] == said[1]

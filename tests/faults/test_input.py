@@ -134,7 +134,7 @@ def test_bad_input_gets_the_c_servers_answer(pair: list[Server], data: bytes) ->
 
 def test_a_message_over_the_limit_closes_its_session_only(ours: str) -> None:
     with Server(ours, [("names", NAMES)]) as server:
-        bystander, flood = server.client(), server.client(timeout=30)
+        bystander, flood = server.client(), server.client(timeout=200)
         try:
             flood.send_bytes(b'{"method":"echo","id":0,"params":["')
             for _ in range(1100):
@@ -165,7 +165,7 @@ def test_a_comment_is_stored_whatever_its_bytes(kind: str) -> None:
 
 def test_a_long_message_is_no_error(kind: str) -> None:
     with Server(kind, [("names", NAMES)]) as server:
-        client = server.client(timeout=30)
+        client = server.client()
         text = "x" * 20_000_000
         client.transact("Names", insert("long", text))
         (result,) = client.transact(

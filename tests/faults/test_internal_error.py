@@ -59,7 +59,7 @@ def test_a_defect_in_storing_ends_the_server_with_nothing_wrong_said(kind: str) 
     with Server(kind, [("names", NAMES)]) as server:
         break_down(server)
         assert server.process is not None
-        assert server.process.wait(10) == -signal.SIGABRT
+        assert server.process.wait(60) == -signal.SIGABRT
         assert "|EMER|internal error" in server.log
         assert "RuntimeError: a defect" in server.log
         with Server("ovncp", [("names", server.files["names"])]) as healthy:

@@ -98,7 +98,7 @@ def test_a_source_that_comes_back_tells_only_what_changed(setting: Setting) -> N
     assert names(client) == {"before"}
     setting.source.restart()
     setting.source.client().transact("Names", insert("after"))
-    assert next_update(client, 15)[1] == {"insert": ["after"]}
+    assert next_update(client)[1] == {"insert": ["after"]}
     assert n_full_dumps(relay) == 1
     client.transact("Names", insert("through the relay"))
     assert next_update(client)[1] == {"insert": ["through the relay"]}
@@ -117,7 +117,7 @@ def test_clients_of_a_relay_see_the_difference_when_the_source_has_no_history(
     there = source.client()
     there.transact("Names", {"op": "delete", "table": "Name", "where": [["name", "==", "goes"]]})
     there.transact("Names", insert("comes"))
-    seen = dict(next_update(client, 15)[1])
+    seen = dict(next_update(client)[1])
     while not {"insert", "delete"} <= seen.keys():
         seen |= next_update(client)[1]
     assert seen == {"insert": ["comes"], "delete": [None]}
@@ -146,7 +146,7 @@ def test_a_relay_goes_on_at_its_second_remote(setting: Setting) -> None:
     for gone, left in ((one, other), (other, one)):
         gone.kill9()
         client.transact("Names", insert(f"without {gone.directory}"))
-        assert next_update(client, 15)[1] == {"insert": [f"without {gone.directory}"]}
+        assert next_update(client)[1] == {"insert": [f"without {gone.directory}"]}
         gone.restart()
         wait_for(lambda left=left: shown(aware(left))["connected"], "the relay between")
     assert n_full_dumps(relay) == 1
@@ -175,7 +175,8 @@ def test_what_was_under_way_is_canceled_and_what_was_not_sent_waits(setting: Set
     never = {"op": "wait", "table": "Name", "where": [], "columns": ["name"], "until": "==",
              "rows": [{"name": "never"}]}  # fmt: skip
     under_way = client.start("transact", ["Names", insert("x"), never])
-    setting.source.client().sync("Names")
+    there = setting.source
+    wait_for(lambda: "triggers:1" in there.appctl("memory/show"), "the transaction at the source")
     with pytest.raises(Timeout):
         client.reply(under_way, 0.3)
     setting.source.kill9()
@@ -187,7 +188,7 @@ def test_what_was_under_way_is_canceled_and_what_was_not_sent_waits(setting: Set
     with pytest.raises(Timeout):
         client.reply(waiting, 0.3)
     setting.source.restart()
-    assert client.reply(waiting, 15)["error"] is None
+    assert client.reply(waiting)["error"] is None
     assert names(setting.source.client()) == {"later"}
 
 
@@ -201,10 +202,14 @@ def test_a_waiting_transaction_is_canceled_at_the_source(setting: Setting) -> No
         other.start("transact", ["Names", wait, insert("of one that leaves")])
         other.sync()
     going = client.start("transact", ["Names", wait, insert("went")])
+    there = setting.source
+    # That of the one that leaves is not waited for any more.
+    wait_for(lambda: "triggers:2" in there.appctl("memory/show"), "both at the source")
     with pytest.raises(Timeout):
         client.reply(going, 0.3)
     client.notify("cancel", [canceled])
     assert client.reply(canceled)["error"] == "canceled"
+    wait_for(lambda: "triggers:1" in there.appctl("memory/show"), "the other at the source")
     setting.source.client().transact("Names", insert("go"))
     assert client.reply(going)["error"] is None
     assert names(client) == {"go", "went"}
@@ -254,7 +259,7 @@ def test_a_lock_is_lost_with_the_source_and_comes_back_with_it(setting: Setting)
     assert client.notification()["method"] == "stolen"
     assert client.request("lock", ["other"])["result"] == {"locked": False}
     setting.source.restart()
-    given = {tuple(client.notification(15)["params"]) for _ in range(2)}
+    given = {tuple(client.notification()["params"]) for _ in range(2)}
     assert given == {("l",), ("other",)}
 
 

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import pytest
 
 from faults.schemas import NAMES, insert
 from faults.test_input import resident_megabytes
-from faults.test_sessions import request, served_within
+from faults.test_sessions import check_served, request, wait_for_words
+from interop.programs import wait_for
 from servers import Client, Closed, Server, Timeout, relay_of
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -46,13 +47,6 @@ def count(server: Server, counter: str) -> int:
     return int(server.appctl("coverage/read-counter", counter))
 
 
-def eventually(happened: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def shown(reply: dict[str, Any]) -> dict[str, Any]:
     """The rows of a first dump, by name."""
     rows = reply["result"][2]["Name"].values()
@@ -62,7 +56,7 @@ def shown(reply: dict[str, Any]) -> dict[str, Any]:
 def test_dumps_come_in_the_order_of_arrival(ours: str) -> None:
     with Server(ours, [("names", NAMES)], options=limits(dumps=1)) as server:
         fill(server, 4000, "x" * 500)
-        crowd = [server.client(timeout=30) for _ in range(12)]
+        crowd = [server.client() for _ in range(12)]
         for client in crowd:
             client.request("echo", [])
         order: list[Client] = []
@@ -73,9 +67,9 @@ def test_dumps_come_in_the_order_of_arrival(ours: str) -> None:
             for client in crowd:
                 selector.register(client.socket, selectors.EVENT_READ, client)
             while len(selector.get_map()):
-                for key, _ in selector.select(30):
+                for key, _ in selector.select(60):
                     client = key.data
-                    client.receive(5)
+                    client.receive(60)
                     if b'"initial"' in client.raw[:1000] or client.replies:
                         order += [client] if client not in order else []
                     if client.replies:
@@ -89,7 +83,7 @@ def test_a_dump_that_is_not_read_keeps_nobody_waiting(ours: str) -> None:
         fill(server, 4000, "x" * 500)
         for _ in range(4):
             server.client().send_bytes(dump_request())
-        assert len(shown(server.client(timeout=30).request(*REQUEST))) == 4000
+        assert len(shown(server.client().request(*REQUEST))) == 4000
 
 
 REQUEST = ("monitor_cond_since", ["Names", "m", ALL, NOBODY])
@@ -98,16 +92,21 @@ REQUEST = ("monitor_cond_since", ["Names", "m", ALL, NOBODY])
 def test_others_are_served_while_a_dump_is_put_together(ours: str) -> None:
     with Server(ours, [("names", NAMES)]) as server:
         fill(server, 60_000)
-        other = server.client(timeout=30)
-        client = server.client(timeout=60)
+        # It was as many as one when a dump was put together in one go.  On a busy machine it may
+        # be so because the test stood still meanwhile, but not each time.
+        assert any(n_served_meanwhile(server) > 1 for _ in range(10))
+
+
+def n_served_meanwhile(server: Server) -> int:
+    """How many requests of another client are answered before the first of a large dump comes."""
+    with server.client() as other, server.client() as client:
         client.send_bytes(dump_request())
         n_served = 0
         while not client.receive(0.0001):
             other.request("echo", [n_served])
             n_served += 1
-        # It was as many as one when a dump was put together in one go.
-        assert n_served > 1
-        assert len(shown(client.reply("dump", 60))) == 60_000
+        assert len(shown(client.reply("dump"))) == 60_000
+    return n_served
 
 
 def test_a_dump_is_one_state_of_the_database(ours: str) -> None:
@@ -143,7 +142,7 @@ def test_a_dump_is_one_state_of_the_database(ours: str) -> None:
                 for number in range(pairs):
                     assert texts[f"n{number}"] == texts[f"n{number + pairs}"]
                 assert any(text != "0" for text in texts.values())
-                told = client.notification(30)["params"][2]["Name"].values()
+                told = client.notification()["params"][2]["Name"].values()
                 assert set(Counter(row["modify"]["text"] for row in told).values()) == {2}
                 client.close()
         finally:
@@ -170,7 +169,7 @@ def test_a_storm_is_a_queue_in_which_clients_are_kept(ours: str) -> None:
         while not all(client.replies for client in crowd):
             for client in crowd:
                 client.receive(0.001)
-            served_within(server, 2)
+            check_served(server)
             time.sleep(0.02)
         assert all(len(shown(client.replies['"dump"'])) == 5000 for client in crowd)
         assert "no response to inactivity probe" not in server.log
@@ -204,14 +203,15 @@ def test_clients_that_leave_the_queue_make_room(ours: str) -> None:
         for _ in range(50):
             with server.client() as leaving:
                 leaving.send_bytes(dump_request())
-        assert len(shown(server.client(timeout=30).request(*REQUEST))) == 3000
-        eventually(lambda: "monitors:1" in server.appctl("memory/show").split())
+        assert len(shown(server.client().request(*REQUEST))) == 3000
+        shown_alone = "monitors:1"
+        wait_for(lambda: shown_alone in server.appctl("memory/show").split(), "no other monitor")
 
 
 def test_what_is_pipelined_behind_a_dump_waits_for_it(ours: str) -> None:
     with Server(ours, [("names", NAMES)], options=limits(dumps=1)) as server:
         fill(server, 3000, "x" * 500)
-        clients = [server.client(timeout=30) for _ in range(4)]
+        clients = [server.client() for _ in range(4)]
         for client in clients:
             second = request(2, "monitor_cond_since", "Names", "again", ALL, NOBODY)
             client.send_bytes(dump_request(1) + second + request(3, "echo", "x"))
@@ -249,16 +249,16 @@ def test_a_client_whose_backlog_is_too_long_is_parted_with(ours: str) -> None:
         ours, [("names", NAMES)], options=limits(session_backlog_bytes=3_000_000)
     ) as server:
         fill(server, 1000, "x" * 1000)
-        greedy, modest = server.client(timeout=30), server.client(timeout=30)
+        greedy, modest = server.client(), server.client()
         # What is answered together when the first is durable.
         start = request(0, "transact", "Names", insert("a"))
         questions = b"".join(request(n, "transact", "Names", everything) for n in range(1, 30))
         modest.send_bytes(request(0, "transact", "Names", insert("b"), everything))
         greedy.send_bytes(start + questions)
-        eventually(lambda: "its backlog exceeds 3000000 bytes, closing" in server.log)
+        wait_for_words(server, "its backlog exceeds 3000000 bytes, closing")
         assert count(server, "session_overflow") == 1
         assert len(modest.reply(0)["result"][1]["rows"]) > 1000
-        served_within(server, 2)
+        check_served(server)
 
 
 def test_the_biggest_backlog_goes_first(ours: str) -> None:
@@ -266,18 +266,18 @@ def test_the_biggest_backlog_goes_first(ours: str) -> None:
     text = "x" * 1000
     with Server(ours, [("names", NAMES)], options=limits(backlog_bytes=20_000_000)) as server:
         fill(server, 2000, text)
-        big, small, reader = (server.client(timeout=30) for _ in range(3))
+        big, small, reader = (server.client() for _ in range(3))
         everything = {"op": "select", "table": "Name", "where": []}
         some = everything | {"where": [["name", "==", "n1"]]}
         small.send_bytes(request(0, "transact", "Names", *[some] * 1000))
         last_id = big.request(*REQUEST)["result"][1]
         time.sleep(0.1)
         big.send_bytes(request(0, "transact", "Names", *[everything] * 12))
-        eventually(lambda: "have a backlog of more than 20000000 bytes" in server.log)
+        wait_for_words(server, "have a backlog of more than 20000000 bytes")
         assert count(server, "backlog_overflow") == 1
         # The client that was closed comes back with what it knew.
         reader.transact("Names", insert("after"))
-        again = server.client(timeout=30)
+        again = server.client()
         found, _, updates = again.request("monitor_cond_since", ["Names", "m", ALL, last_id])[
             "result"
         ]
@@ -291,29 +291,27 @@ def test_the_biggest_backlog_goes_first(ours: str) -> None:
 def test_what_is_shared_is_a_backlog_once(ours: str) -> None:
     """A big change goes to many; none of them is parted with for the sum of what they wait for."""
     with Server(ours, [("names", NAMES)], options=limits(backlog_bytes=10_000_000)) as server:
-        writer = server.client(timeout=30)
-        crowd = [server.client(timeout=30) for _ in range(30)]
+        writer = server.client()
+        crowd = [server.client() for _ in range(30)]
         for client in crowd:
             client.request(*REQUEST)
         writer.transact("Names", *(insert(f"n{number}", "x" * 2000) for number in range(2000)))
         time.sleep(0.5)
         for client in crowd:
-            assert len(client.notification(30)["params"][2]["Name"]) == 2000
+            assert len(client.notification()["params"][2]["Name"]) == 2000
         assert count(server, "backlog_overflow") == 0
 
 
 def test_a_client_that_can_no_longer_catch_up_is_parted_with(ours: str) -> None:
     with Server(ours, [("names", NAMES)], options=["--history-bytes=1000000"]) as server:
-        sleeper, writer = server.client(timeout=30), server.client(timeout=30)
+        sleeper, writer = server.client(), server.client()
         last_id = sleeper.request(*REQUEST)["result"][1]
         for number in range(1000):
             writer.start("transact", ["Names", insert(f"n{number}", "x" * 10_000)], id=number)
-        writer.reply(999, 30)
-        eventually(lambda: "its updates exceed the kept history" in server.log)
+        writer.reply(999)
+        wait_for_words(server, "its updates exceed the kept history")
         assert count(server, "session_overflow") == 1
-        reply = server.client(timeout=30).request(
-            "monitor_cond_since", ["Names", "m", ALL, last_id]
-        )
+        reply = server.client().request("monitor_cond_since", ["Names", "m", ALL, last_id])
         assert reply["result"][0] is False
         assert len(shown(reply)) == 1000
 
@@ -334,7 +332,7 @@ def test_memory_stays_bounded_while_nobody_reads(ours: str) -> None:
         update = {"op": "update", "table": "Name", "where": []}
         for number in range(10):
             writer.transact("Names", update | {"row": {"text": f"{number} {'x' * 1000}"}})
-        served_within(server, 5)
+        check_served(server)
         assert resident_megabytes(server) < before + 400
 
 
@@ -349,11 +347,11 @@ def test_handshakes_have_places(ours: str, tls: list[str]) -> None:
     options = ["--remote=pssl:0:127.0.0.1", *tls, *limits(handshakes=2)]
     with Server(ours, [("names", NAMES)], options=options) as server:
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
-        command = ["ovsdb-client", "--timeout=20", *tls, "list-dbs", f"ssl:127.0.0.1:{server.port}"]
+        command = ["ovsdb-client", "--timeout=60", *tls, "list-dbs", f"ssl:127.0.0.1:{server.port}"]
         crowd = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
         for client in crowd:
             assert "Names" in client.communicate()[0]
-        served_within(server, 2)
+        check_served(server)
         for session in silent:
             session.close()
 
@@ -362,7 +360,7 @@ def test_a_dump_over_tls_is_whole(ours: str, tls: list[str]) -> None:
     options = ["--remote=pssl:0:127.0.0.1", *tls]
     with Server(ours, [("names", NAMES)], options=options) as server:
         fill(server, 4000, "x" * 1000)
-        command = ["ovsdb-client", "--timeout=20", *tls, "dump", f"ssl:127.0.0.1:{server.port}"]
+        command = ["ovsdb-client", "--timeout=60", *tls, "dump", f"ssl:127.0.0.1:{server.port}"]
         done = subprocess.run([*command, "Names", "Name", "name"], capture_output=True, text=True)
         assert len(re.findall(r"^n\d+$", done.stdout, re.MULTILINE)) == 4000
 
@@ -371,7 +369,7 @@ def test_changes_of_conditions_at_once_are_a_queue_too(ours: str) -> None:
     """Each of many clients asks for little, all at once, and gets all that it is to see."""
     with Server(ours, [("names", NAMES)]) as server:
         fill(server, 2000)
-        crowd = [server.client(timeout=30) for _ in range(100)]
+        crowd = [server.client() for _ in range(100)]
         for number, client in enumerate(crowd):
             some = {"Name": [{"where": [["name", "==", f"n{number}"]]}]}
             client.request("monitor_cond_since", ["Names", "m", some, NOBODY])
@@ -379,7 +377,7 @@ def test_changes_of_conditions_at_once_are_a_queue_too(ours: str) -> None:
             others = {"Name": [{"where": [["name", "==", f"n{number + 100}"]]}]}
             client.send_bytes(request("c", "monitor_cond_change", "m", "m", others))
         for number, client in enumerate(crowd):
-            assert client.reply("c", 30)["error"] is None
+            assert client.reply("c")["error"] is None
             rows = client.notifications.pop()["params"][2]["Name"].values()
             shown = [row["insert"]["name"] for row in rows if row != {"delete": None}]
             assert shown == [f"n{number + 100}"]

@@ -67,7 +67,7 @@ def home() -> Iterator[Path]:
     """A directory with a path short enough for sockets in it; its processes must have ended."""
     directory = Path(tempfile.mkdtemp(prefix="ovs-"))
     yield directory
-    wait_for(lambda: not processes_of(directory), f"these to end: {processes_of(directory)}", 5)
+    wait_for(lambda: not processes_of(directory), f"these to end: {processes_of(directory)}")
     shutil.rmtree(directory)
 
 

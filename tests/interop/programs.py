@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from servers import Server, of_one_process, run
+from servers import Server, listens, of_one_process, run
 
 NB_SCHEMA = Path("/usr/share/ovn/ovn-nb.ovsschema")
 SB_SCHEMA = Path("/usr/share/ovn/ovn-sb.ovsschema")
@@ -29,7 +29,7 @@ VTEP_SCHEMA = Path("/usr/share/openvswitch/vtep.ovsschema")
 
 # The kind of server that the tests are about; "c" shows that a test itself is right.
 KIND = os.environ.get("INTEROP_KIND", "ovncp")
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
 def said(server: Server, *command: str) -> str:
     """What a runtime command answers, and the exit status; directories go by one name."""
     done = subprocess.run(
-        ["ovs-appctl", "--timeout=10", "-t", str(server.control), *command],
+        ["ovs-appctl", "--timeout=60", "-t", str(server.control), *command],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return without_directories(f"{done.stdout}{done.stderr}[{done.returncode}]")
@@ -81,7 +81,7 @@ class Program:
         )
         # Not --unixctl: ovn-controller does not take it.
         self.control = directory / f"{command[0]}.{self.process.pid}.ctl"
-        wait_for(self.control.exists, f"{name}'s control socket")
+        wait_for(lambda: listens(self.control), f"{name} to take commands")
 
     def appctl(self, *args: str) -> str:
         return run("ovs-appctl", "-t", self.control, *args)
@@ -143,10 +143,10 @@ class Network:
             server.close()
 
     def nbctl(self, *args: str) -> str:
-        return run("ovn-nbctl", f"--db={self.server.remote}", "--timeout=30", *args)
+        return run("ovn-nbctl", f"--db={self.server.remote}", "--timeout=60", *args)
 
     def sbctl(self, *args: str) -> str:
-        return run("ovn-sbctl", f"--db={self.server.remote}", "--timeout=30", *args)
+        return run("ovn-sbctl", f"--db={self.server.remote}", "--timeout=60", *args)
 
     def start(self, name: str, *command: str, directory: Path | None = None) -> Program:
         program = Program(directory or self.directory, name, *command)

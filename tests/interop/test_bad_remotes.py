@@ -26,7 +26,7 @@ def test_a_bad_remote_is_told_of_and_the_others_are_served(kind: str) -> None:
     options = [f"--remote={remote}" for remote in REMOTES]
     with Server(kind, [("nb", NB_SCHEMA)], options=options) as server:
         for remote, reason in REMOTES.items():
-            wait_for(lambda reason=reason: reason in server.log, f"a word on {remote!r}", 5)
+            wait_for(lambda reason=reason: reason in server.log, f"a word on {remote!r}")
         assert "OVN_Northbound" in run("ovsdb-client", "list-dbs", server.remote)
         listed = server.appctl("ovsdb-server/list-remotes").splitlines()
         assert set(REMOTES) <= set(listed)

@@ -58,7 +58,7 @@ def lines(text: str) -> list[str]:
 
 def said(server: Server, program: str, *args: str | Path) -> str:
     done = subprocess.run(
-        [program, "--timeout=10", f"--db={server.remote}", *map(str, args)],
+        [program, "--timeout=60", f"--db={server.remote}", *map(str, args)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return plain(f"{done.stdout}{re.sub('^.*Z.', '', done.stderr)}[{done.returncode}]")
@@ -67,7 +67,7 @@ def said(server: Server, program: str, *args: str | Path) -> str:
 def client(server: Server, verb: str, *args: str | Path, stdin: Path = Path("/dev/null")) -> str:
     with stdin.open() as file:
         done = subprocess.run(
-            ["ovsdb-client", "--timeout=10", verb, server.remote, *map(str, args)],
+            ["ovsdb-client", "--timeout=60", verb, server.remote, *map(str, args)],
             stdin=file, capture_output=True, text=True, check=False,
         )  # fmt: skip
     message = re.sub(r"^\S+\|\d+\|", "", done.stderr, flags=re.MULTILINE)
@@ -275,6 +275,7 @@ def is_monitored(server: Server) -> bool:
 def monitored(server: Server, arguments: tuple[str, ...]) -> str:
     """What `ovsdb-client` prints while bridges come, change and go."""
     verb, *rest = arguments
+    wait_for(lambda: not is_monitored(server), "the end of who monitored before")
     # One row in each table, for the order of rows is free.
     with (server.directory / "printed").open("w+") as printed:
         process = subprocess.Popen(

@@ -63,7 +63,7 @@ def refusal(server: Server, options: str) -> tuple[int, str]:
     done = subprocess.run(
         [*COMMANDS[server.kind], "--remote=punix:it.sock", *shlex.split(options)],
         env=server.env, cwd=server.directory, capture_output=True, text=True, check=False,
-        timeout=10,
+        timeout=60,
     )  # fmt: skip
     complaint = (done.stderr.strip().splitlines() or [""])[-1]
     complaint = re.sub(r"^\S+Z\|\d+\|", "", complaint)
@@ -101,7 +101,7 @@ def test_a_signal_that_is_to_be_ignored_is(kind: str) -> None:
     with Server(kind, [("nb", NB_SCHEMA)], start=False) as server:
         ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *server.command]
         server.process = subprocess.Popen(ignoring, env=server.env, cwd=server.directory)
-        wait_for(server.control.exists, "the server")
+        server.wait_until_it_listens()
         client = server.client()
         client.sync()
         server.process.send_signal(signal.SIGHUP)
@@ -129,7 +129,7 @@ def test_tls_files_that_cannot_be_used_are_told_of_at_once(options: str) -> None
     for kind, words in ((KIND, TLS_MISTAKES[options]), ("c", "")):
         with Server(kind, [("nb", NB_SCHEMA)], options=options.split()) as server:
             pattern = rf"\|stream_ssl\|ERR\|.*{words}"
-            wait_for(lambda server=server, p=pattern: re.search(p, server.log), "a word", 5)
+            wait_for(lambda server=server, p=pattern: re.search(p, server.log), "a word")
 
 
 @pytest.mark.parametrize("kind", [KIND, "c"])
@@ -147,7 +147,7 @@ def test_tls_files_that_are_yet_to_be_named_are_no_mistake(kind: str) -> None:
             {"op": "insert", "table": "SSL", "row": ssl, "uuid-name": "s"},
             {"op": "insert", "table": "NB_Global", "row": {"ssl": ["named-uuid", "s"]}},
         )
-        wait_for(lambda: "|stream_ssl|ERR|" in server.log, "a word on the files", 5)
+        wait_for(lambda: "|stream_ssl|ERR|" in server.log, "a word on the files")
 
 
 def test_a_storage_engine_out_of_reach_is_told_of_without_the_password(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interop.programs import KIND, NB_SCHEMA, SB_SCHEMA, said, wait_for
+from interop.programs import KIND, NB_SCHEMA, SB_SCHEMA, said
 from servers import COMMANDS, Server, run
 
 
@@ -39,12 +39,12 @@ class Configured:
         self.server.process = subprocess.Popen(
             self.command(), env=self.server.env, cwd=self.server.directory
         )
-        wait_for(self.server.control.exists, "the control socket", 5)
+        self.server.wait_until_it_listens()
 
     def refusal(self, *options: str) -> str:
         done = subprocess.run(
             self.command(*options), env=self.server.env, cwd=self.server.directory,
-            capture_output=True, text=True, check=False, timeout=10,
+            capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 1
         return done.stderr
@@ -100,7 +100,7 @@ def test_a_relay_is_pointed_at_another_source_by_a_file() -> None:
         server = configured.server
         wait = (
             "ovsdb-client",
-            "--timeout=20",
+            "--timeout=60",
             "wait",
             server.remote,
             "OVN_Northbound",

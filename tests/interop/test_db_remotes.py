@@ -16,7 +16,6 @@ from interop.programs import KIND, NB_SCHEMA, wait_for
 from servers import COMMANDS, Client, Closed, Server, run
 
 KINDS = (KIND, "c")
-STATUS_SECONDS = 8.0
 
 STRING_MAP = {"key": "string", "value": "string", "min": 0, "max": "unlimited"}
 SCHEMA: dict[str, Any] = {
@@ -98,11 +97,11 @@ class Local:
             status = self.shown()[1]
             return all(status.get(name) == text for name, text in wanted.items())
 
-        wait_for(is_shown, f"the status {wanted}, now {self.shown()}", STATUS_SECONDS)
+        wait_for(is_shown, f"the status {wanted}, at first {self.shown()}")
         return self.shown()[1]
 
     def wait_for_port(self) -> int:
-        wait_for(lambda: "listening on port" in self.server.log, "the listener", 5)
+        wait_for(lambda: "listening on port" in self.server.log, "the listener")
         return self.server.port
 
 
@@ -127,8 +126,8 @@ def test_strings_are_targets(kind: str, column: str) -> None:
         port = local.wait_for_port()
         Client(("127.0.0.1", port)).sync()
         local.transact({"op": "delete", "table": "Config", "where": []})
-        wait_for(lambda: not can_connect(port), "the listener's end", 5)
-        assert "ptcp:0:127.0.0.1: remote deconfigured" in local.server.log
+        wait_for(lambda: not can_connect(port), "the listener's end")
+        wait_for(lambda: "ptcp:0:127.0.0.1: remote deconfigured" in local.server.log, "a word")
 
 
 INSERT = {"op": "insert", "table": "Config", "row": {"count": 1}}
@@ -142,10 +141,10 @@ def test_rows_are_followed(kind: str) -> None:
         assert refusal["error"] == "not allowed"
         local.set_connection(target="punix:second.sock", read_only=False)
         second = local.server.directory / "second.sock"
-        wait_for(lambda: can_connect(second), "the second listener", 5)
+        wait_for(lambda: can_connect(second), "the second listener")
         (result,) = Client(second).transact("Local", INSERT)
         assert "error" not in result
-        wait_for(lambda: not can_connect(local.server.port), "the first listener's end", 5)
+        wait_for(lambda: not can_connect(local.server.port), "the first listener's end")
 
 
 def test_sessions_go_by_what_their_row_says_now() -> None:
@@ -155,14 +154,14 @@ def test_sessions_go_by_what_their_row_says_now() -> None:
         client = Client(("127.0.0.1", local.wait_for_port()))
         assert "error" not in client.transact("Local", INSERT)[0]
         local.set_connection(read_only=True)
-        wait_for(lambda: "error" in client.transact("Local", INSERT)[0], "the refusal", 5)
+        wait_for(lambda: "error" in client.transact("Local", INSERT)[0], "the refusal")
 
 
 def test_a_silent_client_is_probed_as_its_row_says(kind: str) -> None:
     with Local(kind, "connections") as local:
         local.connect("ptcp:0:127.0.0.1", inactivity_probe=1)
         with socket.create_connection(("127.0.0.1", local.wait_for_port())) as silent:
-            silent.settimeout(6)
+            silent.settimeout(60)
             assert json.loads(silent.recv(1000))["method"] == "echo"
             assert silent.recv(1000) == b""
 
@@ -182,12 +181,12 @@ def test_the_status_of_a_listener(kind: str) -> None:
         local.wait_for_status(n_connections=None)
         assert local.shown() == (True, never)
         clients.pop().close()
-        wait_for(lambda: not local.shown()[0], "the end of the last connection", STATUS_SECONDS)
+        wait_for(lambda: not local.shown()[0], "the end of the last connection")
 
 
 def test_the_status_of_a_connection_that_the_server_makes(kind: str) -> None:
     with Local(kind, "connections") as local, socket.create_server(("127.0.0.1", 0)) as manager:
-        manager.settimeout(5)
+        manager.settimeout(60)
         port = manager.getsockname()[1]
         local.connect(f"tcp:127.0.0.1:{port}", inactivity_probe=0)
         peer = manager.accept()[0]
@@ -195,10 +194,13 @@ def test_the_status_of_a_connection_that_the_server_makes(kind: str) -> None:
         for name in ("b", "a"):
             lock = {"method": "lock", "params": [name], "id": name}
             peer.sendall(json.dumps(lock).encode())
-        wait_for(lambda: "locks_held" in local.shown()[1], "the locks", STATUS_SECONDS)
+
+        def has_both() -> bool:
+            return sorted(local.shown()[1].get("locks_held", "").split()) == ["a", "b"]
+
+        wait_for(has_both, "the locks")
         is_connected, status = local.shown()
         assert is_connected
-        assert sorted(status["locks_held"].split()) == ["a", "b"]
         assert status.keys() == {"state", "sec_since_connect", "locks_held"}
         # The lock goes to the next in the queue, and comes back as one that is waited for.
         local.client.request("steal", ["a"])
@@ -217,12 +219,13 @@ def test_the_status_of_a_connection_that_the_server_makes(kind: str) -> None:
 
 def test_a_lost_connection_is_made_again(kind: str) -> None:
     with Local(kind, "connections") as local, socket.create_server(("127.0.0.1", 0)) as manager:
-        manager.settimeout(5)
-        local.connect(f"tcp:127.0.0.1:{manager.getsockname()[1]}", max_backoff=1000)
+        manager.settimeout(60)
+        target = f"tcp:127.0.0.1:{manager.getsockname()[1]}"
+        local.connect(target, max_backoff=1000, inactivity_probe=0)
         manager.accept()[0].close()
         peer = manager.accept()[0]
         local.server.appctl("ovsdb-server/reconnect")
-        peer.settimeout(5)
+        peer.settimeout(60)
         assert peer.recv(1000) == b""
         manager.accept()[0].close()
 
@@ -232,7 +235,7 @@ TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 
 def traffic_class(manager: socket.socket) -> int:
     """The second byte of the IP header of the packet that asked for a connection."""
-    manager.settimeout(8)
+    manager.settimeout(60)
     with manager.accept()[0] as peer:
         return peer.getsockopt(socket.IPPROTO_TCP, TCP_SAVED_SYN, 100)[1]
 
@@ -281,14 +284,14 @@ def test_nothing_is_written_when_nothing_changed() -> None:
 def test_the_real_tools_and_schema(kind: str) -> None:
     remote = "--remote=db:OVN_Northbound,NB_Global,connections"
     with Server(kind, [("nb", NB_SCHEMA)], options=[remote]) as server:
-        nbctl = ("ovn-nbctl", "--no-leader-only", "--timeout=5", f"--db={server.remote}")
+        nbctl = ("ovn-nbctl", "--no-leader-only", "--timeout=60", f"--db={server.remote}")
         run(*nbctl, "init")
         run(*nbctl, "set-connection", "ptcp:0:127.0.0.1")
-        wait_for(lambda: "listening on port" in server.log, "the listener", 5)
+        wait_for(lambda: "listening on port" in server.log, "the listener")
         tcp = f"--db=tcp:127.0.0.1:{server.port}"
-        run("ovn-nbctl", "--no-leader-only", "--timeout=5", tcp, "ls-add", "net")
+        run("ovn-nbctl", "--no-leader-only", "--timeout=60", tcp, "ls-add", "net")
         run(*nbctl, "del-connection")
-        wait_for(lambda: not can_connect(server.port), "the listener's end", 5)
+        wait_for(lambda: not can_connect(server.port), "the listener's end")
 
 
 def test_a_removed_database_takes_its_remotes_along(kind: str) -> None:
@@ -297,10 +300,11 @@ def test_a_removed_database_takes_its_remotes_along(kind: str) -> None:
         local.transact({"op": "insert", "table": "Config", "row": row})
         port = local.wait_for_port()
         local.server.appctl("ovsdb-server/remove-db", "Local")
-        wait_for(lambda: not can_connect(port), "the listener's end", 5)
-        assert '"db:Local,Config,targets": no database named Local' in local.server.log
+        wait_for(lambda: not can_connect(port), "the listener's end")
+        word = '"db:Local,Config,targets": no database named Local'
+        wait_for(lambda: word in local.server.log, "a word")
         local.server.appctl("ovsdb-server/add-db", str(local.server.files["local"]))
-        wait_for(lambda: local.server.port != port, "the listener's return", 5)
+        wait_for(lambda: local.server.log.count("listening on port") == 2, "the listener's return")
         assert can_connect(local.server.port)
 
 
@@ -334,6 +338,6 @@ def test_mistakes_at_the_start(files: dict[str, Server], option: str) -> None:
 def refusal(server: Server, option: str) -> tuple[int, str]:
     done = subprocess.run(
         [*COMMANDS[server.kind], option, "--run=true", "-vconsole:off", server.files["local"]],
-        env=server.env, capture_output=True, text=True, check=False, timeout=10,
+        env=server.env, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     return done.returncode, re.sub(r"\n+", "\n", done.stderr)

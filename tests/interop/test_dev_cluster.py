@@ -13,6 +13,7 @@ from typing import Self
 
 import pytest
 
+from engines import free_ports
 from interop.programs import environment, processes_of, wait_for
 from servers import OVNCP, run
 
@@ -44,7 +45,7 @@ class Dev:
             self.stop()
 
     def wait_until_it_serves(self) -> Self:
-        wait_for(lambda: SERVING in self.output or self.process.poll() is not None, "a start", 60)
+        wait_for(lambda: SERVING in self.output or self.process.poll() is not None, "a start", 100)
         assert SERVING in self.output, self.output
         return self
 
@@ -66,7 +67,7 @@ class Dev:
 
     def nbctl(self, number: int, *args: str) -> str:
         """`ovn-nbctl` at one of the servers."""
-        return run("ovn-nbctl", f"--db={self.server(number)}", "--timeout=30", *args)
+        return run("ovn-nbctl", f"--db={self.server(number)}", "--timeout=60", *args)
 
     def takes_writes(self, number: int) -> bool:
         """Whether a write comes through at one of the servers."""
@@ -77,13 +78,17 @@ class Dev:
         """The flows of `switch` as one of the servers has them."""
         return run("ovn-sbctl", f"--db={self.server(number)}", "dump-flows", switch)
 
+    def northd_says(self, number: int, command: str) -> str:
+        """The answer to a runtime command; "" from one that takes none yet."""
+        ask = ["ovn-appctl", "-t", f"{self.data}/northd-{number}.ctl", command]
+        return subprocess.run(ask, capture_output=True, text=True).stdout
+
     def northds(self) -> list[str]:
         """What each `ovn-northd` is, once one is active and the other not."""
         found: list[str] = []
 
         def settled() -> bool:
-            status = ["ovn-appctl", "-t", f"{self.data}/northd-{{}}.ctl", "status"]
-            found[:] = [run(*" ".join(status).format(number).split()) for number in (1, 2)]
+            found[:] = [self.northd_says(number, "status") for number in (1, 2)]
             return sorted(found) == ["Status: active\n", "Status: standby\n"]
 
         wait_for(settled, "one northd to be active and the other one not")
@@ -92,11 +97,11 @@ class Dev:
     def stop(self) -> int:
         """Asks it to end; the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def refusal(self) -> str:
         """The one line that it ends with instead of starting."""
-        assert self.process.wait(20) == 1, self.output
+        assert self.process.wait(60) == 1, self.output
         assert self.output.startswith("ovncp dev-cluster: ") and self.output.count("\n") == 1
         return self.output
 
@@ -104,19 +109,7 @@ class Dev:
 @pytest.fixture
 def port() -> int:
     """The first of as many ports in a row as are wanted, all of them free."""
-    while True:
-        sockets = [socket.socket() for _ in range(N_PORTS)]
-        try:
-            sockets[0].bind(("127.0.0.1", 0))
-            first: int = sockets[0].getsockname()[1]
-            for place, probe in enumerate(sockets[1:], start=1):
-                probe.bind(("127.0.0.1", first + place))
-            return first
-        except (OSError, OverflowError):
-            continue
-        finally:
-            for probe in sockets:
-                probe.close()
+    return free_ports(N_PORTS)[0]
 
 
 @pytest.fixture
@@ -149,7 +142,7 @@ def test_it_says_how_to_connect_and_what_to_try(running: Dev, port: int) -> None
     env = os.environ | exports | {"OVN_SB_DB": exports["OVN_NB_DB"]}
     for command in ("ovn-nbctl --wait=sb ls-add web", "ovn-sbctl lflow-list web"):
         assert f"    {command}\n" in running.output
-        assert subprocess.run(command.split(), env=env, check=True, timeout=30)
+        assert subprocess.run(command.split(), env=env, check=True, timeout=60)
     for remote in (running.server(3), f"tcp:127.0.0.1:{port + 2}"):
         assert remote in running.output
         assert "OVN_Northbound" in run("ovsdb-client", "list-dbs", remote)
@@ -162,7 +155,7 @@ def test_it_says_how_to_connect_and_what_to_try(running: Dev, port: int) -> None
 def test_nothing_outlives_it_even_when_it_is_killed(running: Dev, home: Path) -> None:
     running.process.kill()
     running.process.wait()
-    wait_for(lambda: not processes_of(home), "the children to end", 20)
+    wait_for(lambda: not processes_of(home), "the children to end")
 
 
 # PostgreSQL runs as another user where we are root, who has to reach the directory.
@@ -187,14 +180,14 @@ def test_postgresql_dies_and_comes_back_with_all_it_had(home: Path, port: int) -
         assert "(web)" in again.nbctl(3, "ls-list")
         again.process.kill()
         again.process.wait()
-        wait_for(lambda: not processes_of(home), "the children to end", 20)
+        wait_for(lambda: not processes_of(home), "the children to end")
 
 
 def test_a_directory_that_postgresql_cannot_reach(home: Path, port: int) -> None:
     home.chmod(0o700)
     with Dev(home, "--engine=postgresql", f"--port={port}") as dev:
         if os.getuid() == 0:
-            assert dev.process.wait(20) == 1
+            assert dev.process.wait(60) == 1
             assert "name another directory with --data-dir" in dev.output.splitlines()[-1]
         else:
             dev.wait_until_it_serves()

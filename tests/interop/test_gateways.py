@@ -25,12 +25,12 @@ def test_a_transit_switch_is_in_every_zone(network: Network) -> None:
     with Server(KIND, databases) as central, Network() as other:
         for each, zone in ((network, "east"), (other, "west")):
             join(each, zone, central)
-        ic_nb = ("ovn-ic-nbctl", f"--db={central.remote}", "--timeout=10")
+        ic_nb = ("ovn-ic-nbctl", f"--db={central.remote}", "--timeout=60")
         run(*ic_nb, "ts-add", "transit")
         for each in (network, other):
             each.nbctl("wait-until", "logical_switch", "transit")
             each.nbctl("wait-until", "logical_switch", "transit", "other_config:interconn-ts!=[]")
-        zones = run("ovn-ic-sbctl", f"--db={central.remote}", "--timeout=10", "show")
+        zones = run("ovn-ic-sbctl", f"--db={central.remote}", "--timeout=60", "show")
         assert "east" in zones and "west" in zones
         run(*ic_nb, "ts-del", "transit")
         wait_for(lambda: "transit" not in other.nbctl("ls-list"), "its end")
@@ -38,7 +38,7 @@ def test_a_transit_switch_is_in_every_zone(network: Network) -> None:
 
 def test_a_vtep_switch_learns_what_ovn_knows(network: Network) -> None:
     with Server(KIND, [("vtep", VTEP_SCHEMA)]) as switch:
-        vtep = ("vtep-ctl", f"--db={switch.remote}", "--timeout=10")
+        vtep = ("vtep-ctl", f"--db={switch.remote}", "--timeout=60")
         run(*vtep, "add-ps", "ps0", "--", "set", "physical_switch", "ps0", "tunnel_ips=192.0.2.1",
             "--", "add-port", "ps0", "port0", "--", "add-ls", "web", "--",
             "bind-ls", "ps0", "port0", "100", "web")  # fmt: skip

@@ -30,7 +30,7 @@ class Hypervisor:
         network.start("controller", "ovn-controller", remote, directory=directory)
 
     def vsctl(self, *args: str) -> str:
-        return run("ovs-vsctl", f"--db={self.conf.remote}", "--timeout=20", *args)
+        return run("ovs-vsctl", f"--db={self.conf.remote}", "--timeout=60", *args)
 
     def plug(self, port: str) -> None:
         """Adds a virtual interface for the logical port `port`."""
@@ -57,7 +57,7 @@ def test_a_plugged_interface_comes_up(hypervisor: Hypervisor) -> None:
     network.nbctl("wait-until", "Logical_Switch_Port", "web1", "up=true")
     network.nbctl("--wait=hv", "sync")
     assert "00:00:00:00:01:01" in hypervisor.flows()
-    assert hypervisor.vsctl("get", "Interface", "web1", "external_ids:ovn-installed") == '"true"\n'
+    hypervisor.vsctl("wait-until", "Interface", "web1", 'external_ids:ovn-installed="true"')
     hypervisor.vsctl("del-port", "web1")
     network.nbctl("wait-until", "Logical_Switch_Port", "web1", "up=false")
 

@@ -17,13 +17,14 @@ import sys
 import termios
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engines import free_port
 from servers import COMMANDS, Server, relay_of
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +35,10 @@ MONITOR = ["OVN_Northbound", "m", {"Logical_Switch": [{"where": [["name", "==", 
 Metrics = dict[str, Any]
 
 
-def wait_for(what: Any, seconds: float = 10) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
         time.sleep(0.02)
     return found
 
@@ -51,7 +52,7 @@ def northbound(*options: str) -> Iterator[tuple[Server, str]]:
 
 
 def scrape(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         text: str = answer.read().decode()
         return text
@@ -107,13 +108,14 @@ def test_the_figures_are_those_of_what_happened() -> None:
         assert value(metrics, "ovncp_sessions", remote=f"punix:{server.socket_path}") == 1
         assert value(metrics, "ovncp_compaction_seconds", "ovncp_compaction_seconds_count") == 1
         now = value(metrics, "ovncp_last_compaction_timestamp_seconds", database="OVN_Northbound")
-        assert time.time() - 60 < now < time.time() + 1
+        assert time.time() - 600 < now < time.time() + 1
         updates = {"sample": "ovncp_encodings_total", "what": "update"}
         assert value(metrics, "ovncp_encodings", **updates) == 10  # type: ignore[arg-type]
         requests = value(metrics, "ovncp_requests", "ovncp_requests_total")
         assert requests == 14  # with the one that waits, and the monitor
         assert value(metrics, "process_resident_memory_bytes") > 10e6
-        assert time.time() - 60 < value(metrics, "process_start_time_seconds") < time.time() + 1
+        started = value(metrics, "process_start_time_seconds")
+        assert time.time() - 600 < started < time.time() + 1
 
 
 def test_the_sessions_with_most_traffic_are_named() -> None:
@@ -269,14 +271,14 @@ def test_a_relay_shows_how_far_it_is_behind() -> None:
         northbound() as (source, _),
         relay_of("ovncp", source, databases=["OVN_Northbound"]) as relay,
     ):
-        client = relay.client(timeout=10)
+        client = relay.client()
         client.transact("OVN_Northbound", SWITCH)
         first = families(relay.appctl("metrics/show"))
         assert value(first, "ovncp_relay_connected", database="OVN_Northbound") == 1
         assert first["ovncp_relay_lag_seconds"].samples == []
         time.sleep(0.2)
         second = families(relay.appctl("metrics/show"))
-        assert 0 < value(second, "ovncp_relay_lag_seconds", source=source.remote) < 5
+        assert 0 < value(second, "ovncp_relay_lag_seconds", source=source.remote) < 30
         # A source that does not answer is one that we are ever further behind.
         source.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
         try:
@@ -297,7 +299,7 @@ def test_a_relay_shows_how_far_it_is_behind() -> None:
 
 def top(*args: str, status: int = 0) -> str:
     done = subprocess.run(
-        [OVNCP, "top", *args], capture_output=True, text=True, check=False, timeout=30
+        [OVNCP, "top", *args], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == status, done
     return done.stdout if status == 0 else done.stderr
@@ -348,10 +350,8 @@ def test_the_default_is_the_server_that_appctl_finds(tmp_path: Path) -> None:
 
 
 def test_errors_are_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
     for target, reason in (
-        (f"127.0.0.1:{port}", "Connection refused"),
+        (f"127.0.0.1:{free_port()}", "Connection refused"),
         ("/nowhere/x.ctl", "No such file or directory"),
         ("nothing", "/nothing.pid: No such file or directory; name HOST:PORT of its metrics"),
         ("ftp://x/", "neither HOST:PORT"),
@@ -393,9 +393,9 @@ class Terminal:
         return bool(data)
 
     def wait_for(self, text: str, n_times: int = 1) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while self.seen.count(text) < n_times:
-            assert time.monotonic() < deadline, self.seen
+            assert time.monotonic() < deadline, f"no {text!r} in {self.seen}"
             self.read(0.1)
 
     def press(self, keys: bytes) -> None:
@@ -410,7 +410,7 @@ class Terminal:
 
     def end(self) -> int:
         """The exit status, once all that is to come has come."""
-        while self.read(5):
+        while self.read(60):
             pass
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.terminal)

@@ -31,7 +31,7 @@ def new_idl(server: Server, *tables: str) -> ovs.db.idl.Idl:
 
 
 def run_until(
-    idl: ovs.db.idl.Idl, done: Callable[[], object], seconds: float = 10, what: str = "the IDL"
+    idl: ovs.db.idl.Idl, done: Callable[[], object], seconds: float = 60, what: str = "the IDL"
 ) -> None:
     deadline = time.monotonic() + seconds
     while not done():
@@ -169,7 +169,7 @@ def test_the_idl_holds_a_lock(server: Server) -> None:
 
 def api(network: Network, database: str, backend: Any) -> tuple[Any, connection.Connection]:
     idl = connection.OvsdbIdl.from_server(network.server.remote, database)
-    link = connection.Connection(idl=idl, timeout=20)
+    link = connection.Connection(idl=idl, timeout=60)
     backend._ovsdb_connection = None  # of an earlier test, as there is one for each process
     return backend(link), link
 

@@ -96,7 +96,7 @@ def guarded(kind: str, role: str) -> Server:
             "row": {"target": "ptcp:0:127.0.0.1", "role": role, "self": ["named-uuid", "it"]},
         },
     )
-    wait_for(lambda: "listening on port" in server.log, "the listener", 5)
+    wait_for(lambda: "listening on port" in server.log, "the listener")
     return server
 
 
@@ -115,7 +115,7 @@ def relays(pair: tuple[Server, Server]) -> Iterator[tuple[Server, Server]]:
     )
     with ours, theirs:
         for relay in (ours, theirs):
-            wait_for(lambda relay=relay: "listening on port" in relay.log, "the listener", 5)
+            wait_for(lambda relay=relay: "listening on port" in relay.log, "the listener")
         yield ours, theirs
 
 

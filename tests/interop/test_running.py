@@ -34,7 +34,7 @@ def test_run_serves_a_command_and_ends_with_it(files: list[Server], command: str
 def test_a_command_finds_the_server(files: list[Server]) -> None:
     for server in files:
         status, output = run_command(
-            server, f"ovsdb-client --timeout=5 list-dbs unix:{server.directory}/it.sock"
+            server, f"ovsdb-client --timeout=50 list-dbs unix:{server.directory}/it.sock"
         )
         assert (status, "OVN_Northbound" in output) == (0, True)
 
@@ -45,7 +45,7 @@ def run_command(server: Server, command: str) -> tuple[int, str]:
             *COMMANDS[server.kind], f"--remote=punix:{server.directory}/it.sock",
             f"--run={command}", "-vconsole:off", str(server.files["nb"]),
         ],
-        env=server.env, capture_output=True, text=True, check=False, timeout=10,
+        env=server.env, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     return done.returncode, re.sub(r"sh: \d+: ", "", done.stdout + done.stderr)
 
@@ -75,7 +75,7 @@ def test_a_monitored_server_comes_back_with_what_it_was_told(kind: str) -> None:
         assert result["rows"] == [{"name": "kept"}]
         server.appctl("exit")
         assert server.process is not None
-        assert server.process.wait(5) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_another_user_serves() -> None:

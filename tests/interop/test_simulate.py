@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def start(target: str, *options: str) -> subprocess.Popen[str]:
 def simulate(target: str, *options: str) -> dict[str, Any]:
     """The report of a run that lost nothing."""
     process = start(target, "--json", *options)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert (process.returncode, err) == (0, "")
     report: dict[str, Any] = json.loads(out)
     return report
@@ -73,7 +72,8 @@ def check(report: dict[str, Any], server: Server, watchers: int) -> None:
     assert storm["lost"] == 0
     assert server.pid in report["server"]["pids"]
     assert report["server"]["max_bytes"] > 1e6
-    assert [round(second["at"]) for second in report["seconds"]][:1] == [1]
+    moments = [second["at"] for second in report["seconds"]]
+    assert moments[0] >= 1 and moments == sorted(moments)
 
 
 def test_every_delivery_to_conditional_monitors_is_counted(server: Server) -> None:
@@ -89,11 +89,10 @@ def test_every_delivery_to_whole_table_monitors_is_counted(server: Server) -> No
 
 def test_a_restart_of_the_server_loses_nothing(server: Server) -> None:
     process = start(server.remote, "--json", "--hypervisors=20", "--duration=3", "--fill=0")
-    wait_for(lambda: rows_left(server) > 200, "the rows")
-    time.sleep(1)
+    wait_for(lambda: is_written_to(server), "the load")
     server.kill9()
     server.start()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert (process.returncode, err) == (0, "")
     run = json.loads(out)["run"]
     assert run["disconnects"] == 20
@@ -104,7 +103,7 @@ def test_an_interrupt_ends_the_load_and_is_reported(server: Server) -> None:
     process = start(server.remote, "--hypervisors=3", "--duration=60")
     wait_for(lambda: is_written_to(server), "the load")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
     assert "delivered   to the last: p50" in out
 
@@ -117,7 +116,7 @@ def test_what_was_kept_or_left_is_cleaned(server: Server) -> None:
     wait_for(lambda: rows_left(server) > 1.5 * kept, "more rows")
     killed.kill()
     killed.communicate()
-    assert start(server.remote, "--clean").wait(20) == 0
+    assert start(server.remote, "--clean").wait(100) == 0
     assert rows_left(server) == 0
 
 
@@ -143,6 +142,6 @@ def test_ovn_northd_deletes_what_bypasses_it_and_that_is_said(network: Network) 
     network.northd()
     network.nbctl("--wait=sb", "sync")
     process = start(network.server.remote, "--hypervisors=2", "--duration=1")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode != 0
     assert "ovn-northd" in out + err

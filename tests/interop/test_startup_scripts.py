@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from interop.programs import KIND, VSWITCH_SCHEMA, environment, processes_of, wait_for
-from servers import COMMANDS, run
+from processor_time import least, least_of_an_interpreter
+from servers import COMMANDS, listens, run
 
 OVN_CTL = "/usr/share/ovn/scripts/ovn-ctl"
 OVS_CTL = "/usr/share/openvswitch/scripts/ovs-ctl"
@@ -56,8 +57,10 @@ def test_ovn_ctl_starts_and_stops_both_databases(shims: Path) -> None:
     assert int((shims / "ovnnb_db.pid").read_text()) == pid, "a running server was started again"
     # To "exit", which the scripts ask only of what they take for a recent Open vSwitch.
     assert "Exiting ovnnb_db" in ovn_ctl("stop_ovsdb", shims)
-    wait_for(lambda: not processes_of(shims), "the servers to end", 5)
-    assert "WARN" not in (shims / "ovsdb-server-nb.log").read_text()
+    wait_for(lambda: not processes_of(shims), "the servers to end")
+    # A busy machine, of which the server tells, is nothing that is wrong with it.
+    log = (shims / "ovsdb-server-nb.log").read_text()
+    assert re.findall(r"\|(?!timeval)\w+\|WARN\|.*", log) == []
     ovn_ctl("start_ovsdb", shims)
     assert "(web)" in run("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "ls-list")
     ovn_ctl("stop_ovsdb", shims)
@@ -66,7 +69,7 @@ def test_ovn_ctl_starts_and_stops_both_databases(shims: Path) -> None:
 
 def test_ovn_ctl_starts_northd_too(shims: Path) -> None:
     ovn_ctl("start_northd", shims)
-    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=10")
+    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=60")
     run(*nbctl, "--wait=sb", "ls-add", "web")
     assert "web" in run("ovn-sbctl", f"--db=unix:{shims}/ovnsb_db.sock", "dump-flows", "web")
     ovn_ctl("stop_northd", shims)
@@ -76,19 +79,19 @@ def test_ovn_ctl_runs_a_database_in_the_foreground(shims: Path) -> None:
     """As systemd has it: the script becomes the server, which has the pidfile."""
     options = (f"--db-nb-file={shims}/nb.db", "--db-nb-create-insecure-remote=no")
     process = subprocess.Popen([OVN_CTL, "run_nb_ovsdb", *options], stdout=subprocess.DEVNULL)
-    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=10")
-    wait_for((shims / "ovnnb_db.sock").exists, "the socket")
+    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=60")
+    wait_for(lambda: listens(shims / "ovnnb_db.sock"), "the socket")
     run(*nbctl, "ls-add", "web")
     assert int((shims / "ovnnb_db.pid").read_text()) == process.pid
     process.terminate()
-    process.wait(10)
-    wait_for(lambda: not processes_of(shims), "the server to end", 5)
+    process.wait(60)
+    wait_for(lambda: not processes_of(shims), "the server to end")
     assert not (shims / "ovnnb_db.pid").exists()
 
 
 def test_the_monitor_starts_a_killed_server_again(shims: Path) -> None:
     ovn_ctl("start_ovsdb", shims)
-    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=10")
+    nbctl = ("ovn-nbctl", f"--db=unix:{shims}/ovnnb_db.sock", "--timeout=60")
     run(*nbctl, "ls-add", "web")
     pid = int((shims / "ovnnb_db.pid").read_text())
     # The C monitor takes a death by a signal of ours for an accident only if it dumps core.
@@ -118,7 +121,7 @@ def test_ovs_ctl_creates_upgrades_and_stops_the_database(shims: Path) -> None:
     (shims / "older.ovsschema").write_text(json.dumps(older))
     run("ovsdb-tool", "create", shims / "conf.db", shims / "older.ovsschema")
     ovs_ctl("start", f"--db-file={shims}/conf.db")
-    client = ("ovsdb-client", "--timeout=5")
+    client = ("ovsdb-client", "--timeout=60")
     version = run("ovsdb-tool", "schema-version", VSWITCH_SCHEMA)
     server = f"unix:{shims}/db.sock"
     assert run(*client, "get-schema-version", server, "Open_vSwitch") == version
@@ -129,16 +132,10 @@ def test_ovs_ctl_creates_upgrades_and_stops_the_database(shims: Path) -> None:
         [OVS_CTL, "status"], capture_output=True, text=True, check=False
     ).stdout  # fmt: skip
     ovs_ctl("stop")
-    wait_for(lambda: not processes_of(shims), "the server to end", 5)
+    wait_for(lambda: not processes_of(shims), "the server to end")
 
 
-def test_the_start_is_the_work_of_less_than_300_milliseconds(shims: Path) -> None:
-    """Of a processor's time, since a busy machine takes longer for the same work."""
+def test_the_start_is_little_more_work_than_that_of_an_interpreter(shims: Path) -> None:
     run("ovsdb-tool", "create", shims / "conf.db", VSWITCH_SCHEMA)
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run("ovsdb-server", f"--remote=punix:{shims}/db.sock", "--run=true", shims / "conf.db")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.3, seconds
+    command = ("ovsdb-server", f"--remote=punix:{shims}/db.sock", "--run=true", shims / "conf.db")
+    assert least(lambda: run(*command)) < 4 * least_of_an_interpreter()

@@ -12,17 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import pytest
 
+from engines import free_port
 from interop.programs import KIND, NB_SCHEMA, SB_SCHEMA, environment, processes_of, wait_for
-from servers import COMMANDS, Server, run
+from servers import COMMANDS, Server, listens, run
 
 SERVING = "Ctrl-C stops everything"
 SCRIPT = """
@@ -54,7 +54,7 @@ class Up:
         piped: bool = False,
     ) -> None:
         self.data = data or home / "var"
-        self.nb_port, self.sb_port = free_ports()
+        self.nb_port, self.sb_port = free_port(), free_port()
         self.output_path = home / f"output-{self.nb_port}"
         ports = (f"--nb-port={self.nb_port}", f"--sb-port={self.sb_port}")
         with self.output_path.open("wb") as output:
@@ -89,35 +89,29 @@ class Up:
 
         def is_there() -> bool:
             nonlocal found
-            found = int(path.read_text() or 0) if path.exists() else 0
+            with suppress(FileNotFoundError):  # At the moment, there may be none.
+                found = int(path.read_text() or 0)
             return found not in (0, besides)
 
         wait_for(is_there, f"a process in {path.name}")
         return found
 
     def nbctl(self, *args: str) -> str:
-        return run("ovn-nbctl", f"--db=unix:{self.data}/ovnnb_db.sock", "--timeout=10", *args)
+        return run("ovn-nbctl", f"--db=unix:{self.data}/ovnnb_db.sock", "--timeout=60", *args)
 
     def sbctl(self, *args: str) -> str:
-        return run("ovn-sbctl", f"--db=unix:{self.data}/ovnsb_db.sock", "--timeout=10", *args)
+        return run("ovn-sbctl", f"--db=unix:{self.data}/ovnsb_db.sock", "--timeout=60", *args)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Asks it to end; the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def refusal(self) -> str:
         """The one line that it ends with instead of starting."""
-        assert self.process.wait(20) == 1, self.output
+        assert self.process.wait(60) == 1, self.output
         assert self.output.startswith("ovncp up: ") and self.output.count("\n") == 1, self.output
         return self.output
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
-            probe.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def without_version(schema: Path, version: str, home: Path) -> Path:
@@ -129,6 +123,14 @@ def without_version(schema: Path, version: str, home: Path) -> Path:
     return path
 
 
+def complaints(output: str) -> list[str]:
+    """What is wrong; that C's program had to wait for a processor is not."""
+    slow = r"WARN (?:Unreasonably long|faults:|context switches:|disk:)"
+    complaint = r"\b(?:WARN|ERR|EMER)\b"
+    lines = [line for line in output.splitlines() if re.search(complaint, line)]
+    return [line for line in lines if not re.search(slow, line)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_what_is_built_becomes_flows_and_is_there_the_next_time(home: Path, number: int) -> None:
     with Up(home) as up:
@@ -138,7 +140,7 @@ def test_what_is_built_becomes_flows_and_is_there_the_next_time(home: Path, numb
         assert up.stop(number) == 0
         assert processes_of(home) == []
         assert "Traceback" not in up.output
-        assert not re.search(r"\b(WARN|ERR|EMER)\b", up.output), up.output
+        assert complaints(up.output) == []
     with Up(home) as up:
         assert "(web)" in up.nbctl("ls-list")
         up.nbctl("--wait=sb", "sync")
@@ -160,16 +162,11 @@ def test_it_says_how_to_connect(home: Path) -> None:
 
 
 def test_a_connection_row_opens_another_port(home: Path) -> None:
-    port = free_ports()[0]
+    port = free_port()
     with Up(home) as up:
         up.nbctl("set-connection", f"ptcp:{port}:127.0.0.1")
         wait_for(lambda: accepts(port), "the port of the row")
-        run("ovn-nbctl", f"--db=tcp:127.0.0.1:{port}", "--timeout=5", "show")
-
-
-def listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
+        run("ovn-nbctl", f"--db=tcp:127.0.0.1:{port}", "--timeout=60", "show")
 
 
 def accepts(port: int) -> bool:
@@ -183,7 +180,7 @@ def test_the_details_are_in_files_of_the_data_directory(home: Path) -> None:
             path = up.data / f"{name}.log"
             wait_for(lambda log=path: log.exists() and "|INFO|" in log.read_text(), f"{name}.log")
         for name in ("ovnnb_db", "ovnsb_db", "ovn-northd"):
-            wait_for((up.data / f"{name}.ctl").exists, f"the control socket {name}.ctl")
+            wait_for(lambda n=name: listens(up.data / f"{n}.ctl"), f"the control socket {name}.ctl")
             assert run("ovs-appctl", "-t", up.data / f"{name}.ctl", "list-commands")
         status = ("ovn-appctl", "-t", up.data / "ovn-northd.ctl", "status")
         wait_for(lambda: "active" in run(*status), "northd to be the active one")
@@ -208,7 +205,7 @@ def test_a_database_that_does_not_come_back_ends_everything(home: Path) -> None:
     with Up(home) as up:
         (up.data / "sb.db").rename(home / "elsewhere")
         os.kill(up.pid("ovnsb_db"), signal.SIGKILL)
-        assert up.process.wait(20) == 1
+        assert up.process.wait(60) == 1
         assert "\novncp up: sb ended (exit status 1) before it served: " in up.output
         assert processes_of(home) == []
 
@@ -217,7 +214,7 @@ def test_nothing_outlives_it_even_when_it_is_killed(home: Path) -> None:
     with Up(home) as up:
         up.process.kill()
         up.process.wait()
-        wait_for(lambda: not processes_of(home), "the children to end", 10)
+        wait_for(lambda: not processes_of(home), "the children to end")
     with Up(home):
         pass
 
@@ -227,9 +224,8 @@ def test_a_second_signal_hurries(home: Path) -> None:
         os.kill(up.pid("ovn-northd"), signal.SIGSTOP)
         up.process.send_signal(signal.SIGINT)
         wait_for(lambda: "stopping" in up.output, "the first one to be noticed")
-        began = time.monotonic()
         assert up.stop(signal.SIGINT) == 0, up.output
-        assert time.monotonic() - began < 3
+        assert "does not end within" not in up.output
 
 
 def test_a_signal_during_the_start_ends_it_too(home: Path) -> None:
@@ -337,7 +333,7 @@ def test_schemas_of_servers(home: Path, tmp_path: Path) -> None:
         assert "is from the last time" in up.output
         up.nbctl("ls-del", "web")
     with Up(home, servers, data=tmp_path, wait=False) as up:
-        assert up.process.wait(20) == 1
+        assert up.process.wait(60) == 1
         assert "no schema of OVN_Northbound by --schema-from" in up.output.splitlines()[-1]
 
 
@@ -345,7 +341,7 @@ def test_schemas_of_servers(home: Path, tmp_path: Path) -> None:
 def refused_after_start(home: Path, *options: str, **settings: object) -> Iterator[str]:
     """The last line of one that finds out when it looks at the files."""
     with Up(home, *options, wait=False, **settings) as up:  # type: ignore[arg-type]
-        assert up.process.wait(20) == 1, up.output
+        assert up.process.wait(60) == 1, up.output
         assert "Traceback" not in up.output
         assert processes_of(home) == []
         yield up.output.splitlines()[-1]
@@ -409,9 +405,9 @@ def test_a_mistake_in_a_variable_s_name(home: Path) -> None:
 
 
 def test_metrics(home: Path) -> None:
-    port = free_ports()[0]
+    port = free_port()
     with Up(home, f"--sb-metrics=127.0.0.1:{port}", "--no-northd"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         assert 'ovncp_monitors{database="OVN_Southbound"}' in text
         assert "OVN_Northbound" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Iterator
@@ -32,8 +33,11 @@ def workers(server: Server) -> list[int]:
 
 def sockets(pid: int) -> int:
     """How many descriptors of sockets a process has."""
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    return sum(str(link.readlink()).startswith("socket:") for link in links)
+    n_sockets = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # It may be closed meanwhile.
+            n_sockets += str(link.readlink()).startswith("socket:")
+    return n_sockets
 
 
 def test_clients_are_spread_over_the_workers(server: Server) -> None:

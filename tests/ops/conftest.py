@@ -46,7 +46,7 @@ class Command:
             cwd=self.directory,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

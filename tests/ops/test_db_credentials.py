@@ -140,7 +140,7 @@ async def wait_until_replayed(primary: Postgres, standby: Postgres) -> None:
     one = await asyncpg.connect(f"postgresql://ovncp@{primary.host}/postgres")
     other = await asyncpg.connect(f"postgresql://ovncp@{standby.host}/postgres")
     end = await one.fetchval("SELECT pg_current_wal_insert_lsn()")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await other.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", end):
             await asyncio.sleep(0.05)
     await one.close()
@@ -158,7 +158,7 @@ def test_what_the_standby_of_a_postgresql_has(db: Command) -> None:
                 write(server.client(), range(20))
                 asyncio.run(wait_until_replayed(primary, standby))
                 primary.stop(signal.SIGQUIT)
-            sources = (standby.url(NAME, timeout_ms=500), standby.data)
+            sources = (standby.url(NAME, timeout_ms=20_000), standby.data)
             refused = db("recover", "new.db", *sources, f"--lost={url}", "--work=w", "--yes")
             assert "takes no writes, as a standby" in refused.error
             assert "PostgreSQL runs on it" in refused.error

@@ -51,6 +51,8 @@ def test_one_that_a_server_uses_stays(made: str, db: Command) -> None:
     with Server("ovncp", start=False) as server:
         server.files = {NAME: made}
         server.start()
+        if "://" in made:
+            server.appctl("cluster/status", NAME)  # Else it may not have shown itself yet.
         refused = db("drop", made, "--yes")
         assert refused.status == 2
         assert f"process {server.pid}" in refused.error or "failed to lock" in refused.error

@@ -107,9 +107,9 @@ def test_the_members_of_a_c_cluster_are_imported_and_a_new_cluster_exported(
 def wait_until_cut_off(client: Client) -> None:
     """Return when the server knows that its cluster has no majority."""
     select = {"op": "select", "table": "Database", "where": [["name", "==", NAME]]}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while client.transact("_Server", select)[0]["rows"][0]["connected"]:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "it does not notice"
         time.sleep(0.1)
 
 

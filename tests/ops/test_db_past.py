@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def without_defaults(rows: Rows) -> Rows:
 def test_a_time_ago_is_the_state_of_then(past: Past, db: Command) -> None:
     listed = db.well("log", past.url, "--json").json
     then = past.dates[6] + 0.001
-    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(then)) + f"{then % 1:.3f}"[1:]
+    date = datetime.fromtimestamp(then, UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
     assert db.well("at", past.url, date, "--json").json["index"] == listed[6]["index"]
     assert db.well("at", past.url, "-0s", "--json").json["index"] == listed[8]["index"]
     assert "not within what is kept" in db("at", past.url, "-1h").error
@@ -227,7 +228,7 @@ def test_a_member_of_a_c_cluster_has_a_past_too(db: Command) -> None:
     schema.write_text(json.dumps(SCHEMA))
     run("ovsdb-tool", "create-cluster", path, schema, "tcp:127.0.0.1:1")
     with Server("c", options=[str(path)]) as server:
-        run("ovsdb-client", "--timeout=10", "wait", server.remote, NAME, "connected")
+        run("ovsdb-client", "--timeout=60", "wait", server.remote, NAME, "connected")
         past = Past(str(path))
         for number in range(3):
             past.transact(server.client(), insert(f"thing {number}", number))

@@ -84,7 +84,7 @@ class Place:
     def run(self, *argv: str) -> "subprocess.CompletedProcess[str]":
         """Run a program to its end; one that daemonizes must not keep our pipe open."""
         return subprocess.run(
-            argv, env=self.env, cwd=self.path, capture_output=True, text=True, timeout=30
+            argv, env=self.env, cwd=self.path, capture_output=True, text=True, timeout=120
         )
 
     def ours(self, *argv: str) -> "subprocess.CompletedProcess[str]":
@@ -112,7 +112,7 @@ class Place:
         return (self.path / name).read_text()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for `condition`, or fail."""
     end = time.monotonic() + seconds
     while not condition():
@@ -124,5 +124,5 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

@@ -1,5 +1,6 @@
 """Daemon habits on real processes, beside the C server and the real ovs-appctl."""
 
+import contextlib
 import os
 import pwd
 import signal
@@ -26,6 +27,12 @@ def status(pid: int, field: str) -> list[str]:
     return next(line.split()[1:] for line in lines if line.startswith(f"{field}:"))
 
 
+def pid_if_any(place: Place) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return place.pid()
+    return None
+
+
 def test_detach_returns_when_the_daemon_serves(place: Place) -> None:
     started = time.monotonic()
     done = place.ours("--detach", "--pidfile", "--log-file", "slow")
@@ -39,6 +46,25 @@ def test_detach_returns_when_the_daemon_serves(place: Place) -> None:
     assert {os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)} == {"/dev/null"}
     assert place.appctl("ovsdb-server", "version").stdout == "ovsdb-server (Open vSwitch) 3.1.0\n"
     wait_until(lambda: "|00002|ovsdb_server|INFO|" in place.read("ovsdb-server.log"))
+
+
+# A daemon that takes its time to leave, which is over when those who started it go on.
+SLOW_TO_LEAVE = """
+import os, time
+chdir = os.chdir
+os.chdir = lambda path: (time.sleep(0.5), chdir(path))
+"""
+
+
+@pytest.mark.parametrize("extra", [[], ["--monitor"]])
+def test_who_started_it_finds_that_it_has_left(place: Place, extra: list[str]) -> None:
+    python, option, code = OURS
+    command = [python, option, SLOW_TO_LEAVE + code, "--detach", "--pidfile", *extra]
+    # With nothing of ours open in it, whose end one would wait for, too.
+    subprocess.run(command, env=place.env, cwd=place.path, stderr=subprocess.DEVNULL, check=True)
+    pid = place.pid()
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert {os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)} == {"/dev/null"}
 
 
 def test_no_chdir(place: Place) -> None:
@@ -119,7 +145,7 @@ def test_monitor_restarts_after_a_crash(place: Place) -> None:
     first = place.pid()
     monitor = int(status(first, "PPid")[0])
     place.appctl("ovsdb-server", "crash")
-    wait_until(lambda: (place.path / "ovsdb-server.pid").exists() and place.pid() != first)
+    wait_until(lambda: pid_if_any(place) not in (None, first))
     second = place.pid()
     wait_until(lambda: place.appctl("ovsdb-server", "version").returncode == 0)
     text = place.read("x.log")

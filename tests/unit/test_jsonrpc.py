@@ -18,6 +18,7 @@ from ovncp.wire.jsonrpc import (
     encode_reply,
     encode_request,
 )
+from servers import listens
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def c_server(tmp_path_factory):
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        wait_for((home / "sock").exists)
+        wait_for(lambda: listens(home / "sock") and listens(home / "ctl"))
         unlimited = ["ovs-appctl", "-t", f"{home}/ctl", "vlog/disable-rate-limit"]
         subprocess.run(unlimited, check=True)
         yield lambda data: error_of(home / "sock", log, data)
@@ -81,7 +82,7 @@ def c_server(tmp_path_factory):
 
 
 def wait_for(ready):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not ready():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -93,7 +94,7 @@ def error_of(path, log, data):
         client.connect(str(path))
         client.sendall(data)
         assert client.recv(1) == b""
-    found = re.compile("received bad JSON-RPC message: (.*)")
+    found = re.compile("received bad JSON-RPC message: (.*)\n")
     wait_for(lambda: found.search(log.read_text()[at:]))
     return found.search(log.read_text()[at:])[1]
 

@@ -42,14 +42,15 @@ class Kept(Link):
 
 
 @asynccontextmanager
-async def kept(serve: Serve, pause_s: float = 0.0) -> AsyncIterator[Kept]:
-    """A link to a server at two endpoints; connecting takes `pause_s` longer."""
+async def kept(serve: Serve, *, until_lost: bool = False) -> AsyncIterator[Kept]:
+    """A link to a server at two endpoints; connecting may take until the connection is lost."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
 
     async def connect(factory: Callable[[], asyncio.Protocol]) -> asyncio.BaseTransport:
         transport, _ = await asyncio.get_running_loop().create_connection(factory, *address)
-        await asyncio.sleep(pause_s)
+        while until_lost and not transport.is_closing():
+            await asyncio.sleep(0.01)
         return transport
 
     link = Kept([Endpoint(name, connect) for name in ("a", "b")])
@@ -61,7 +62,7 @@ async def kept(serve: Serve, pause_s: float = 0.0) -> AsyncIterator[Kept]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -74,7 +75,7 @@ async def test_a_connection_that_is_lost_before_it_is_used_is_made_again() -> No
         n_connections += 1
         writer.close()
 
-    async with kept(serve, pause_s=0.05) as link:
+    async with kept(serve, until_lost=True) as link:
         await until(lambda: n_connections >= 2)
         assert link.noted == []
 

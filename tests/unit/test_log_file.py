@@ -39,7 +39,7 @@ def text(number: int) -> bytes:
 
 def tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/usr/bin/ovsdb-tool", *arguments], capture_output=True, text=True, timeout=20
+        ["/usr/bin/ovsdb-tool", *arguments], capture_output=True, text=True, timeout=60
     )
 
 
@@ -137,7 +137,7 @@ class TestFormat:
         )
         with subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as cat:
             out = subprocess.run(
-                [sys.executable, "-c", script], stdin=cat.stdout, capture_output=True, timeout=20
+                [sys.executable, "-c", script], stdin=cat.stdout, capture_output=True, timeout=60
             )
         assert out.stdout == b"4\n"
 
@@ -178,7 +178,7 @@ class TestUnreadable:
                     ["/usr/sbin/ovsdb-server", f"--unixctl={tmp_path}/ctl", file],
                     capture_output=True,
                     text=True,
-                    timeout=20,
+                    timeout=60,
                 )
                 assert f"ovsdb-server: {caught.value}" == server.stderr.strip()
             with contextlib.suppress(OSError):
@@ -661,7 +661,7 @@ class TestLock:
             yield process
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
     def test_the_c_server_keeps_us_out(self, path, caplog):
         link = path.with_name("link.db")
@@ -690,7 +690,7 @@ class TestLock:
                 ["/usr/sbin/ovsdb-server", f"--unixctl={path.parent}/ctl", path],
                 capture_output=True,
                 text=True,
-                timeout=10,
+                timeout=60,
             )
             assert server.returncode == 1
             assert "failed to lock lockfile" in server.stderr
@@ -728,6 +728,15 @@ class TestRegistry:
 async def test_the_loop_is_not_held_up_by_a_snapshot(path):
     """Clients are served on while a large file is compacted."""
     log = await FileLog.open(str(path))
+    # On a busy machine it may stand still for other reasons, but not each time.
+    shares = [await share_of_the_longest_turn(log) for _ in range(3)]
+    await log.close()
+    assert min(shares) < 0.5
+    assert path.stat().st_size > 64 << 20
+
+
+async def share_of_the_longest_turn(log: FileLog) -> float:
+    """Of all the time that saving a large snapshot takes, that of the loop's longest turn."""
     piece = b"x" * (1 << 20)
 
     async def state():
@@ -737,15 +746,14 @@ async def test_the_loop_is_not_held_up_by_a_snapshot(path):
         yield b'"}'
 
     longest, loop = 0.0, asyncio.get_running_loop()
+    began = loop.time()
     saving = asyncio.create_task(log.save_snapshot(3, state()))
     while not saving.done():
         start = loop.time()
         await asyncio.sleep(0)
         longest = max(longest, loop.time() - start)
     await saving
-    await log.close()
-    assert longest < 0.5
-    assert path.stat().st_size > 64 << 20
+    return longest / (loop.time() - began)
 
 
 def test_a_crash_during_a_rewrite_leaves_a_whole_file(path, tmp_path):
@@ -792,7 +800,7 @@ def test_a_crash_during_a_rewrite_leaves_a_whole_file(path, tmp_path):
         path.write_bytes(original)
         history.write_bytes(original_history)
         command = [sys.executable, script, path, str(steps), snapshot]
-        status = subprocess.run(command, timeout=20).returncode
+        status = subprocess.run(command, timeout=60).returncode
         numbers = tuple(number_of(r.data) for r in list(read_records(str(path)))[1:])
         with contextlib.closing(LogFile(str(path))) as log:
             found.append((numbers, log.snapshot().history))

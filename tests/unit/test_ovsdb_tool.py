@@ -229,7 +229,7 @@ def run(program: list[str], arguments: Iterable[str], place: Path) -> Result:
         env=os.environ | dict.fromkeys(names, str(place)) | {"OVS_SYSLOG_METHOD": "null"},
         capture_output=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
     printed = [out.decode().replace(str(place), "PLACE") for out in (done.stdout, done.stderr)]
     return Result(done.returncode, *printed)

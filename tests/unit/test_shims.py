@@ -13,9 +13,9 @@ import pytest
 
 import ovncp
 from ovncp.cli import shims
+from processor_time import least, least_of_an_interpreter
 
 SCHEMA = '{"name": "Small", "version": "1.2.3", "tables": {}}'
-START_SECONDS = 0.3
 
 
 def written(directory: Path) -> Path:
@@ -91,22 +91,21 @@ def start(shim: Path, place: Path) -> subprocess.Popen[bytes]:
     """Returns when the server listens."""
     options = [f"--remote=punix:{place}/sock", "--unixctl=none", "-vconsole:off", "db"]
     process = subprocess.Popen([shim, *options], cwd=place)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (place / "sock").exists():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None and time.monotonic() < deadline, "the server does not listen"
         time.sleep(0.001)
     return process
 
 
 def test_a_server_listens_soon(place: Path) -> None:
-    """The best of a few starts, as the machine has other work too."""
-    taken = []
-    for _ in range(5):
-        began = time.monotonic()
+    """After little more work than that of starting an interpreter."""
+
+    def start_and_end() -> None:
         with start(place / "bin" / "ovsdb-server", place) as process:
-            taken.append(time.monotonic() - began)
             process.terminate()
-    assert min(taken) < START_SECONDS
+
+    assert least(start_and_end) < 4 * least_of_an_interpreter()
 
 
 def test_the_command_says_how_to_use_them(

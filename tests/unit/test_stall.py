@@ -51,10 +51,14 @@ async def test_a_second_s_stall_is_warned_of_as_c_does(
     time.sleep(0.3)
     await asyncio.sleep(2 * PERIOD_SECONDS)
     quiet = [record.getMessage() for record in caplog.records]
-    end = time.monotonic() + 1.1
-    while time.monotonic() < end:
-        pass
-    await asyncio.sleep(2 * PERIOD_SECONDS)
+    give_up = time.monotonic() + 60
+    # On a busy machine it may have too little of a processor to be to blame.
+    while len(caplog.records) == len(quiet):
+        assert time.monotonic() < give_up, "no warning"
+        end = time.monotonic() + 1.1
+        while time.monotonic() < end:
+            pass
+        await asyncio.sleep(2 * PERIOD_SECONDS)
     first = caplog.records[len(quiet)]
     assert (first.name, first.levelname) == ("ovncp.timeval", "WARNING")
     match = re.fullmatch(

@@ -109,7 +109,7 @@ class Server:
         transport.write(b"x")
         accepted = asyncio.create_task(self.received(known))
         lost = asyncio.create_task(client.lost.wait())
-        await asyncio.wait([accepted, lost], timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([accepted, lost], timeout=60, return_when=asyncio.FIRST_COMPLETED)
         through = accepted.done()
         for task in (accepted, lost):
             task.cancel()
@@ -138,7 +138,7 @@ async def test_what_is_no_tls_is_logged_and_harms_nobody(pki, caplog):
     async with Server(files(pki, "server")) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.listener.port)
         writer.write(b'{"id":1,"method":"echo","params":[]}')
-        assert b"{" not in await asyncio.wait_for(reader.read(), 10), "an alert at most"
+        assert b"{" not in await asyncio.wait_for(reader.read(), 60), "an alert at most"
         writer.close()
         _, gone = await asyncio.open_connection("127.0.0.1", server.listener.port)
         gone.close()
@@ -289,7 +289,7 @@ async def test_settings_hold_against_openssl(pki, changes, option, agreed):
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 20)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
         found = [line for line in out.decode().splitlines() if line.startswith("New, ")]
         assert found, out
         if agreed is None:
@@ -306,10 +306,10 @@ async def test_real_client(pki):
             *("-C", mine.ca_cert, "list-dbs", str(server.target)),
             stdout=asyncio.subprocess.PIPE,
         )
-        await asyncio.wait_for(server.received(0), 10)
+        await asyncio.wait_for(server.received(0), 60)
         assert b"list_dbs" in await server.peers[0].received.get()
         server.peers[0].transport.write(b'{"id":0,"result":["a"],"error":null}')
-        out, _ = await asyncio.wait_for(process.communicate(), 10)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
         assert out == b"a\n"
 
 
@@ -326,12 +326,12 @@ async def test_real_server(pki, tmp_path):
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        line = (await asyncio.wait_for(process.stderr.readline(), 10)).decode()
+        line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
         client = Peer()
         target = Target.parse(f"ssl:127.0.0.1:{line.rsplit(' ', 1)[1].strip()}")
         transport = await connect(target, lambda: client, lambda: mine)
         transport.write(b'{"id":0,"method":"list_dbs","params":[]}')
-        assert b'"d"' in await asyncio.wait_for(client.received.get(), 10)
+        assert b'"d"' in await asyncio.wait_for(client.received.get(), 60)
         assert client.identity == "server"
         transport.close()
     finally:

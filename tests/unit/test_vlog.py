@@ -188,7 +188,7 @@ def test_subprogram() -> None:
 def receiver(family: int, address: str | tuple[str, int]) -> socket.socket:
     result = socket.socket(family, socket.SOCK_DGRAM)
     result.bind(address)
-    result.settimeout(5)
+    result.settimeout(60)
     return result
 
 
@@ -244,7 +244,7 @@ def test_fatal(vlog: Vlog, tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_rate_limit(vlog: Vlog, capfd: pytest.CaptureFixture[str]) -> None:
-    limit = RateLimit(per_minute=60 * 20, burst=2)
+    limit = RateLimit(per_minute=60, burst=2)
     for n in range(5):
         limit.log(jsonrpc, logging.WARNING, "number %d", n)
     texts = [line.split("|", 4)[4] for line in capfd.readouterr().err.splitlines()]
@@ -256,7 +256,7 @@ def test_rate_limit(vlog: Vlog, capfd: pytest.CaptureFixture[str]) -> None:
 
     told: list[str] = []
     wait_until(lambda: told.append(passes()) or told[-1])
-    assert re.search(r"Dropped \d+ log messages in last 0 seconds \(most recently, 0", told[-1])
+    assert re.search(r"Dropped \d+ log messages in last \d+ seconds \(most recently, \d", told[-1])
     commands = {command.name: command.handler for command in vlog.commands()}
     commands["vlog/disable-rate-limit"](["jsonrpc"])
     assert (
@@ -268,7 +268,13 @@ def test_rate_limit(vlog: Vlog, capfd: pytest.CaptureFixture[str]) -> None:
     assert not all(passes() for _ in range(20))
 
 
-def test_a_disabled_call_is_cheap(vlog: Vlog) -> None:
+def test_a_disabled_call_is_cheap(vlog: Vlog, tmp_path: Path) -> None:
+    vlog.open_file(str(tmp_path / "x.log"))
+    vlog.set("console:off")
+
+    def seconds() -> float:
+        return min(timeit.repeat(lambda: jsonrpc.info("x %s", 1), number=1000, repeat=20))
+
+    enabled = seconds()
     vlog.set("off")
-    per_call = timeit.timeit(lambda: jsonrpc.info("x %s", 1), number=100_000) / 100_000
-    assert per_call < 2e-6
+    assert seconds() < enabled / 10

@@ -19,6 +19,9 @@ from ovncp.server.supervisor import Child, Program
 OURS = (sys.executable, "-m", "ovncp")
 NO_NORTHD = "not installed (on Debian: apt-get install ovn-central), so that no flows are made"
 
+_OF_STOPPING = ("fatal_signal", "jsonrpc", "reconnect")
+"""Modules that tell of what we do when all stops: end programs, and connections with them."""
+
 _SERVERS_PATH = "/usr/sbin:/sbin:/usr/bin"  # where packages put them, which is not on every PATH
 
 
@@ -90,8 +93,8 @@ class Foreground:
     def _relay(self, name: str, line: str) -> None:
         """Show a line about a child or from it, in which case it has OVS's level and module."""
         level, module, text = line.split("|", 2) if line.count("|") >= 2 else ("", "", line)
-        if module.startswith("fatal_signal") and self.stopping.is_set():
-            return  # it says that it was told to stop, by us
+        if module.startswith(_OF_STOPPING) and self.stopping.is_set():
+            return
         self.say(name, text if level in ("", "INFO") else f"{level} {text}")
 
     def say(self, name: str, text: str) -> None:

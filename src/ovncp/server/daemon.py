@@ -75,15 +75,16 @@ class Daemon:
         self._ready = ready
 
     def complete(self) -> None:
-        """Let the waiting parents go and leave the terminal; a second call does nothing."""
+        """Leave the terminal and let the waiting parents go; a second call does nothing."""
         if self._ready is None:
             return
-        _notify(self._ready)
-        self._ready = None
+        # In this order, so that whoever was waiting finds that the daemon has left.
         if self._settings.detach:
             if self._settings.chdir:
                 os.chdir("/")
             _leave_terminal(self._vlog)
+        _notify(self._ready)
+        self._ready = None
 
 
 def start(wanted: Settings, vlog: Vlog) -> Daemon:
@@ -187,9 +188,9 @@ def _start_monitor(wanted: Settings, vlog: Vlog, waiting: int | None) -> int:
         return child.pipe
     if not _await_child(child):
         vlog.fatal("daemon_unix", "could not initiate process monitoring")
-    _notify(waiting)
     if wanted.detach:
         _leave_terminal(vlog)
+    _notify(waiting)
     return _monitor(child.pid, vlog)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ovncp.log.base import Conflict, Log, LogError, OutcomeUnknown
 from ovncp.log.registry import open_log
 
-LEASE_MS = 1500
+LEASE_MS = 4000
 _PAUSE_S = 0.05
 
 
