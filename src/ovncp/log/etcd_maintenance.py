@@ -68,7 +68,8 @@ async def make_room(client: EtcdClient, scratch: bytes, quota: int | None) -> No
     """
     if not await _alarms(client):
         try:
-            return await _defragment_where_worth_it(client, scratch, quota)
+            await _defragment_where_worth_it(client, scratch, quota)
+            return
         except NoSpace as error:
             _logger.warning("etcd refuses writes after its compaction: %s", error.details)
     await _defragment_where_it_helps(client)
@@ -79,9 +80,7 @@ async def _alarms(client: EtcdClient) -> list[Alarm]:
     return [alarm for alarm in await client.alarms() if alarm.name == _NO_SPACE]
 
 
-async def _defragment_where_worth_it(
-    client: EtcdClient, scratch: bytes, quota: int | None
-) -> None:
+async def _defragment_where_worth_it(client: EtcdClient, scratch: bytes, quota: int | None) -> None:
     for status in _leader_last(await _after_compaction(client, scratch)):
         if is_worth_it(status, quota):
             await _defragment(client, status)
