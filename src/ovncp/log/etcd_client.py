@@ -70,6 +70,7 @@ _REFUSALS = {
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNIMPLEMENTED,
 }
+_COMPACTED = "has been compacted"
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old")
 
 
@@ -222,10 +223,45 @@ class EtcdClient:
     ) -> Answer:
         """Do `then` if all `conditions` hold, else `otherwise`; tried until it is answered.
 
-        So it may be done twice, unless its conditions see to that.  Raises EngineError.
+        So it may be done twice, unless its conditions see to that.  What writes nothing is done
+        even where there is no space.  Raises EngineError.
         """
         request = rpc.TxnRequest(compare=conditions, success=then, failure=otherwise)
-        return _answer(await self._until_answered(_unary(_txn, request)))
+        try:
+            return _answer(await self._until_answered(_unary(_txn, request)))
+        except NoSpace:
+            if request.compare or not all(map(_takes_no_space, request.success)):
+                raise
+        return await self._one_by_one(request.success)
+
+    async def _one_by_one(self, operations: Iterable[Operation]) -> Answer:
+        """Delete, and read as of one moment, without a transaction.  Raises EngineError.
+
+        Before 3.4.20, and 3.5 before 3.5.7, etcd at its quota refuses every transaction, whatever
+        is in it, but nothing else that takes no space.
+        """
+        while True:
+            try:
+                return await self._in_turn(operations)
+            except Refused as error:
+                # The moment is gone; the next one will do as well.
+                if _COMPACTED not in str(error):
+                    raise
+
+    async def _in_turn(self, operations: Iterable[Operation]) -> Answer:
+        revision = 0
+        found = []
+        for operation in operations:
+            if operation.HasField("request_delete_range"):
+                await self._until_answered(_unary(_delete_range, operation.request_delete_range))
+                continue
+            request = rpc.RangeRequest()
+            request.CopyFrom(operation.request_range)
+            request.revision = revision
+            answer = await self._until_answered(_unary(_range, request))
+            revision = revision or answer.header.revision
+            found.append(list(map(_value, answer.kvs)))
+        return Answer(True, revision, found)
 
     async def txn_once(
         self,
@@ -241,7 +277,7 @@ class EtcdClient:
     async def compact(self, revision: int) -> None:
         """Forget what was overwritten or deleted before `revision`.  Raises EngineError."""
         request = rpc.CompactionRequest(revision=revision)
-        with _ignored("has been compacted"):
+        with _ignored(_COMPACTED):
             await self._until_answered(_unary(lambda member: member.kv.Compact, request))
 
     async def grant(self, ttl_ms: int) -> int:
@@ -439,6 +475,18 @@ class EtcdClient:
 
 def _txn(member: _Member) -> Any:
     return member.kv.Txn
+
+
+def _range(member: _Member) -> Any:
+    return member.kv.Range
+
+
+def _delete_range(member: _Member) -> Any:
+    return member.kv.DeleteRange
+
+
+def _takes_no_space(operation: Operation) -> bool:
+    return not operation.HasField("request_put")
 
 
 def _unary(method: Callable[[_Member], Any], request: Any) -> _Call:

@@ -3,6 +3,8 @@
 What is compacted leaves holes in a member's file, which later writes fill; the file itself gets
 smaller only when it is defragmented. It is the file's size that etcd's quota is about. When a
 write would exceed that, an alarm goes up, and every write is refused until it is disarmed.
+Compaction can be what exceeds it: a page that has a hole now is written anew, before the old one
+is free, so that the file may for a moment need twice the room of what is left.
 
 A member answers nobody while it is defragmented. So that is done to one at a time, and only while
 all others are well.
@@ -15,7 +17,7 @@ import logging
 
 from ovncp.log.engine import EngineError
 from ovncp.log.engine_status import TIGHT, EngineMember, EngineStatus
-from ovncp.log.etcd_client import Alarm, EtcdClient, MemberStatus, delete_range, put
+from ovncp.log.etcd_client import Alarm, EtcdClient, MemberStatus, NoSpace, delete_range, put
 
 _logger = logging.getLogger("ovncp.log")
 
@@ -64,11 +66,21 @@ async def make_room(client: EtcdClient, scratch: bytes, quota: int | None) -> No
 
     The key `scratch` is for writing to. Raises LogError.
     """
-    alarms = [alarm for alarm in await client.alarms() if alarm.name == _NO_SPACE]
-    if alarms:
-        await _defragment_where_it_helps(client)
-        await _disarm(client, alarms, quota)
-        return
+    if not await _alarms(client):
+        try:
+            await _defragment_where_worth_it(client, scratch, quota)
+            return
+        except NoSpace as error:
+            _logger.warning("etcd refuses writes after its compaction: %s", error.details)
+    await _defragment_where_it_helps(client)
+    await _disarm(client, quota)
+
+
+async def _alarms(client: EtcdClient) -> list[Alarm]:
+    return [alarm for alarm in await client.alarms() if alarm.name == _NO_SPACE]
+
+
+async def _defragment_where_worth_it(client: EtcdClient, scratch: bytes, quota: int | None) -> None:
     for status in _leader_last(await _after_compaction(client, scratch)):
         if is_worth_it(status, quota):
             await _defragment(client, status)
@@ -95,11 +107,17 @@ async def _defragment_where_it_helps(client: EtcdClient) -> None:
     But all hold the same, so that each shows of the next one whether it can get smaller.
     """
     smallest = 0
-    for status in _leader_last(await client.statuses()):
+    for host in [status.host for status in _leader_last(await client.statuses())]:
+        # Asked again, as one may have been through with its compaction later than another.
+        status = await _status(client, host)
         if _HARDLY_SMALLER * status.allocated > smallest:
             await _defragment(client, status)
-            after = [other for other in await client.statuses() if other.host == status.host]
-            smallest = after[0].allocated
+            smallest = (await _status(client, host)).allocated
+
+
+async def _status(client: EtcdClient, host: str) -> MemberStatus:
+    [status] = [status for status in await client.statuses() if status.host == host]
+    return status
 
 
 def _leader_last(statuses: list[MemberStatus]) -> list[MemberStatus]:
@@ -135,7 +153,7 @@ async def _defragment(client: EtcdClient, status: MemberStatus) -> None:
     )
 
 
-async def _disarm(client: EtcdClient, alarms: list[Alarm], quota: int | None) -> None:
+async def _disarm(client: EtcdClient, quota: int | None) -> None:
     statuses = [status for status in await client.statuses() if not status.problem]
     largest = max(status.allocated for status in statuses)
     if quota and largest > _FULL * quota:
@@ -143,6 +161,6 @@ async def _disarm(client: EtcdClient, alarms: list[Alarm], quota: int | None) ->
             f"etcd has used up its quota, {largest} of {quota} bytes, and compaction did not help: "
             "give it more with --quota-backend-bytes"
         )
-    for alarm in alarms:
+    for alarm in await _alarms(client):
         await client.disarm(alarm)
     _logger.info("etcd takes writes again: %d of %s bytes", largest, quota or "unknown")

@@ -105,9 +105,9 @@ class ClusterUpkeep:
             await self._clock.sleep(_TICK_MSEC)
 
     def _is_urgent(self) -> bool:
-        """Whether the engine, which is in reach, has begun to refuse writes."""
+        """Whether writes have begun to fail, which may be for want of room."""
         before, self._seen_failure = self._seen_failure, self._runner.failure
-        return before is None and self._seen_failure is not None and self._runner.is_connected
+        return before is None and self._seen_failure is not None
 
     async def look(self) -> None:
         """See how the engine is, and do what is due; a failure is logged."""
@@ -176,11 +176,7 @@ class ClusterUpkeep:
 
     async def _perform(self, before: int) -> None:
         if await self._log.find_snapshot() == before:
-            is_full = self._is_full()
-            if is_full:
-                # The old snapshot is there until the new one is.
-                await self._log.make_room()
-            order = _smallest(self._order) if is_full else self._order
+            order = _smallest(self._order) if self._is_full() else self._order
             done = await upkeep_process.run(self._command, order)
             _LOG.info(
                 "%s: the snapshot is as of %d, %d entries of %d bytes are kept after it",
