@@ -57,9 +57,8 @@ async def test_who_appends_again_comes_after_those_who_wait():
     hall = Hall("a", "b")
     await hall.handles["a"].take(LONG_S)
     await hall.handles["b"].ask(LONG_S)
-    assert hall.handles["a"].is_wanted
     hall.append("a")
-    assert hall.handles["a"].is_others
+    assert hall.handles["a"].is_to_be_taken
     again = asyncio.create_task(hall.handles["a"].take(LONG_S))
     await asyncio.sleep(0.01)
     assert not again.done()
@@ -71,7 +70,54 @@ async def test_one_that_does_not_append_is_passed_over():
     hall = Hall("a", "b")
     await hall.handles["b"].ask(0)
     await hall.handles["a"].take(0)
-    assert not hall.handles["a"].is_others
+    assert not hall.handles["a"].is_to_be_taken
+
+
+async def test_one_that_asks_again_at_once_is_the_last_one():
+    hall = Hall("a", "b")
+    await hall.handles["a"].ask(LONG_S)
+    waiting = asyncio.create_task(hall.handles["b"].take(LONG_S))
+    await asyncio.sleep(0)
+    hall.append("a")
+    await hall.handles["a"].ask(LONG_S)
+    async with asyncio.timeout(LONG_S / 12):
+        await waiting
+
+
+async def test_whoever_has_heard_of_others_asks_first_until_it_is_alone():
+    hall = Hall("a", "b")
+    a = hall.handles["a"]
+    assert not a.is_to_be_taken
+    await hall.handles["b"].ask(LONG_S)
+    await hall.handles["b"].end()
+    assert a.is_to_be_taken
+    await a.take(LONG_S)
+    assert not a.is_contested
+    hall.append("a")
+    assert not a.is_to_be_taken
+
+
+async def test_others_that_ask_during_a_turn_have_the_next_one_taken_too():
+    hall = Hall("a", "b")
+    a = hall.handles["a"]
+    await a.take(LONG_S)
+    await hall.handles["b"].ask(LONG_S)
+    hall.append("b")
+    hall.append("a")
+    assert a.is_to_be_taken
+
+
+async def test_those_who_asked_before_are_waited_for_though_they_are_heard_of_late(monkeypatch):
+    monkeypatch.setattr("ovncp.log.turns._LEAST_PATIENCE_S", LONG_S)
+    turns = Turns("a", lambda _: asyncio.sleep(0))
+    waiting = asyncio.create_task(turns.take(LONG_S))
+    await asyncio.sleep(0.01)
+    turns.asked("b", LONG_S)
+    turns.asked("a", LONG_S)
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    turns.ended("b")
+    await waiting
 
 
 async def test_who_took_long_asks_for_more_time():

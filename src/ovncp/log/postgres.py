@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -54,9 +55,13 @@ from ovncp.log.postgres_stage import (
     sweep,
     switch,
 )
+from ovncp.log.recent import Recent
 from ovncp.log.timed_lease import TimedLease
 
 _DELETED_AT_ONCE = 1000
+_NEWS = 16
+"""How many batches to read at the most when others have appended; more are left to who reads."""
+
 _ASKS, _ENDED = "asks", "ended"
 
 # The guards are locked until the change is made, so that none goes to another holder in between.
@@ -107,6 +112,8 @@ _PAGE = """
     WHERE head.database = $1
     ORDER BY batch.index
 """
+# It need not outlive a crash of PostgreSQL, and so waits for no disk.
+_TELL = "SELECT set_config('synchronous_commit', 'off', true), pg_notify('ovncp', $1)"
 _SNAPSHOT = "SELECT * FROM ovncp.snapshot WHERE database = $1"
 # Batches that reach beyond the index stay, but are not read any more.
 _COMPACT = """
@@ -154,6 +161,7 @@ class PostgresLog(EngineLog[PostgresChange]):
         self._other = Line(location)
         self._listener = Line(location)
         self._notices = PostgresNotices(self._other, location.database)
+        self._recent: Recent[list[Entry]] = Recent()
 
     @classmethod
     async def open(cls, location: str) -> PostgresLog:
@@ -312,7 +320,7 @@ class PostgresLog(EngineLog[PostgresChange]):
             body = row["data"] if row["stage"] is None else await self._staged(row)
             if body is None:
                 return Page(await self._base_behind(from_index), head, [], 0)
-            entries += entries_in(body, row["index"], row["writer"] == self.writer)
+            entries += self._entries(row, body)
         return Page(base, head, entries[max(0, from_index - first["index"]) :], n_batches)
 
     async def _staged(self, row: Any) -> bytes | None:
@@ -416,14 +424,39 @@ class PostgresLog(EngineLog[PostgresChange]):
         async with contextlib.aclosing(self._listener.listen()) as listening:
             async for heard in listening:
                 hints = [hint for text in heard if (hint := self._hint(text))]
-                versions = [version for what, version, _ in hints if what == LOG]
-                if not heard or max(versions, default=0) > self._head.version:
+                if not heard:
                     self._learn(await self._read_head())
+                elif any(self._is_news(hint) for hint in hints):
+                    await self._take_in_news()
                 # Afterwards, so that what came first is known to whoever's turn it is then.
                 for what, detail, writer in hints:
                     self._note_turn(what, detail, writer)
                 changed = {LEASES if what == LEASES else LOG for what, _, _ in hints}
                 yield changed if heard else {LOG, LEASES}
+
+    def _is_news(self, hint: tuple[str, float, str]) -> bool:
+        """Whether it tells of an append of another handle that is not known of yet."""
+        what, version, writer = hint
+        return what == LOG and version > self._head.version and writer != self.writer
+
+    async def _take_in_news(self) -> None:
+        """Read what has come since the head that is known, for whoever reads here to have it."""
+        index = self._head.next_index
+        rows = await self._reader.fetch(_PAGE, self._database, index, _NEWS)
+        first = _found(rows[0] if rows else None, self.name)
+        # What is staged is left to whoever reads, and what is in the snapshot.
+        if first["index"] == index > first["base"]:
+            at_hand = takewhile(lambda row: row["stage"] is None, rows)
+            entries = [entry for row in at_hand for entry in self._entries(row, row["data"])]
+            if entries:
+                self._recent.add(index, entries, sum(len(row["data"]) for row in rows))
+        self._learn(Head(first["next_index"], first["version"]))
+
+    def _entries(self, row: Any, body: bytes) -> list[Entry]:
+        return entries_in(body, row["index"], row["writer"] == self.writer)
+
+    async def _at_hand(self, from_index: int) -> list[Entry]:
+        return self._recent.take(from_index) or []
 
     def _hint(self, notification: str) -> tuple[str, float, str] | None:
         """What has happened, the head's version or an asker's patience, and who did it.
@@ -447,7 +480,7 @@ class PostgresLog(EngineLog[PostgresChange]):
     async def _tell_turn(self, patience_s: float | None) -> None:
         what = _ENDED if patience_s is None else _ASKS
         notification = orjson.dumps([what, self._database, patience_s or 0, self.writer])
-        await self._other.fetch("SELECT pg_notify('ovncp', $1)", notification.decode())
+        await self._other.fetch(_TELL, notification.decode())
 
     async def _take(self, name: str, ttl_ms: int, is_theft: bool) -> TimedLease | None:
         return await self._place(name, ttl_ms).take(is_theft)

@@ -2,9 +2,11 @@
 
 A handle that others come before asks for its turn.  Each of them hears of that, and of every
 append, in the order of the log, and so has the same queue; it lets those append first that asked
-before it did.  This is a courtesy, on which nothing depends but the rate: one that does not append
-soon, or as soon as it said, is passed over, and what makes the entries right is the condition of
-each append.
+before it did.  Once others have asked, a handle asks before it makes anything ready, until it finds
+itself alone: what is made ready in vain costs more than the question.
+
+This is a courtesy, on which nothing depends but the rate: one that does not append soon, or as soon
+as it said, is passed over, and what makes the entries right is the condition of each append.
 """
 
 from __future__ import annotations
@@ -41,12 +43,16 @@ class Turns:
         self._changed = asyncio.Event()
         # Whether this handle has, and has not appended since.
         self.has_asked = False
+        # Whether others have since it asked the last time, or were in the queue then.
+        self.is_contested = False
 
     # What is heard, in the order of the log.
 
     def asked(self, writer: str, patience_s: float) -> None:
         """Note that `writer` asks for its turn, and to be waited for so long."""
         self._queue[writer] = min(patience_s, _MOST_PATIENCE_S)
+        self.is_contested = writer != self._own or len(self._queue) > 1
+        self._wake()
 
     def ended(self, writer: str) -> None:
         """Note that `writer` has appended, or wants to no more."""
@@ -56,6 +62,7 @@ class Turns:
     def forget(self) -> None:
         """Note that something may have been missed: nobody has asked, as far as is known."""
         self._queue.clear()
+        self.is_contested = False
         self._wake()
 
     def _wake(self) -> None:
@@ -65,14 +72,11 @@ class Turns:
     # For the one who appends.
 
     @property
-    def is_others(self) -> bool:
-        """Whether another handle is to append first."""
-        return next(iter(self._queue), self._own) != self._own
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether another handle has asked."""
-        return len(self._queue) > (self._own in self._queue)
+    def is_to_be_taken(self) -> bool:
+        """Whether this handle is to `take` its turn, as others come first, or are likely to."""
+        if not self._queue:
+            return self.is_contested
+        return self._is_others
 
     def appended(self) -> None:
         """Note that this handle has appended, or wants to no more, of which it hears later only."""
@@ -90,14 +94,32 @@ class Turns:
         """Ask for the turn, and return when it has come; `took_s` as for `ask`."""
         if not self.has_asked:
             await self.ask(took_s)
-        while self.is_others:
+        if self.has_asked:
+            # Those who asked before are heard of before.
+            await self._hear(lambda: self._own in self._queue, _LEAST_PATIENCE_S)
+        while self._is_others:
             first, patience_s = next(iter(self._queue.items()))
-            try:
-                async with asyncio.timeout(patience_s):
-                    while first in self._queue:
-                        await self._changed.wait()
-            except TimeoutError:
+            # It may have asked again already, and is the last one then.
+            if not await self._hear(lambda first=first: self._first != first, patience_s):
                 self.ended(first)
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self._queue), self._own)
+
+    @property
+    def _is_others(self) -> bool:
+        return self._first != self._own
+
+    async def _hear(self, is_true: Callable[[], bool], patience_s: float) -> bool:
+        """Whether what is heard within `patience_s` has made that true."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while not is_true():
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def end(self) -> None:
         """Let the others go on, if they wait for this handle, as it has nothing to append."""

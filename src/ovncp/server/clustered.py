@@ -186,7 +186,7 @@ class Clustered(Runner):
 
     @property
     def _is_others_turn(self) -> bool:
-        return self._lost is None and self.shared_log.turns.is_others
+        return self._lost is None and self.shared_log.turns.is_to_be_taken
 
     async def _flush(self) -> None:
         """See `Runner._flush`."""
@@ -199,7 +199,7 @@ class Clustered(Runner):
                 await self._catch_up_if_behind()
             self._resume()
             if self._executed:
-                if turns.is_wanted:
+                if turns.is_contested:
                     self._pause()
                 await self._flush_batch()
             elif turns.has_asked:
