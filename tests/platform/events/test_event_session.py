@@ -312,14 +312,34 @@ async def test_messages_of_the_node_have_the_place_of_the_client(nodes: Any) -> 
     assert not node.hub._by_key
 
 
-async def test_a_client_may_come_before_the_store_can_be_reached() -> None:
+@pytest.fixture
+async def lost() -> AsyncIterator[Node]:
+    """A node that has not found the stream."""
     node = Node(Memory(), "a", 100)
-    client = Client(node)
     running, *_ = node.tasks
     running.cancel()
+    yield node
+    await node.close()
+
+
+async def test_a_client_may_come_before_the_store_can_be_reached(lost: Node) -> None:
+    client = Client(lost)
     taking = asyncio.ensure_future(client.take())
     await asyncio.sleep(0.1)
     assert not taking.done()
-    node.tasks[0] = asyncio.create_task(node.feed.run())
+    client.session.say("move", node="b")
+    assert await taking == {"type": "move", "node": "b"}
+    taking = asyncio.ensure_future(client.take())
+    lost.tasks[0] = asyncio.create_task(lost.feed.run())
     assert (await taking)["type"] == "subscribed"
-    await node.close()
+    assert not lost.feed.watching
+
+
+async def test_a_client_may_go_before_the_store_can_be_reached(lost: Node) -> None:
+    client = Client(lost)
+    taking = asyncio.ensure_future(client.take())
+    await asyncio.sleep(0)
+    client.session.end()
+    with pytest.raises(StopAsyncIteration):
+        await taking
+    assert not lost.feed.watching
