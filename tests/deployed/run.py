@@ -38,6 +38,7 @@ async def clients(deployment: Deployment) -> AsyncIterator[History]:
             Writer(history, name, deployment.url, tokens[name])
             for name in (*WRITERS, *TENANT_WRITERS)
         ]
+        await asyncio.gather(*(writer.begin() for writer in writers))
         writing = [asyncio.create_task(writer.run()) for writer in writers]
         tasks += writing
         yield history

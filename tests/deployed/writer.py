@@ -42,10 +42,20 @@ class Writer:
         self._counted = 0
         self._ports: deque[str] = deque()
 
+    async def begin(self) -> None:
+        """Have a switch."""
+        key = secrets.token_hex(8)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                body = {"name": self._name}
+                outcome, _ = await self._ask("POST", "/switches", 201, body, key)
+                if outcome is Outcome.DONE:
+                    return
+                await asyncio.sleep(_AGAIN_SECONDS)
+
     async def run(self) -> None:
         """Write until it is told to be quiet, and once more then, with success."""
         async with self._client:
-            await self._surely("POST", "/switches", 201, {"name": self._name})
             while not self.is_quiet:
                 await self._count()
                 if self._number % 2:
@@ -96,10 +106,6 @@ class Writer:
     @property
     def _path(self) -> str:
         return f"/switches/{self._name}"
-
-    async def _surely(self, method: str, path: str, status: int, body: Any) -> None:
-        outcome = await self._persist(method, path, status, body)
-        assert outcome is Outcome.DONE, f"{method} {path}: {outcome}"
 
     async def _persist(self, method: str, path: str, status: int, body: Any = None) -> Outcome:
         """Ask with one key until it is done, or a while is over."""

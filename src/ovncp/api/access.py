@@ -9,7 +9,7 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection, Request
 
-from ovncp.api.problem import Problem
+from ovncp.api.problem import NotAllowed
 from ovncp.auth import decision
 from ovncp.auth.principal import Identity, Principal, Role
 
@@ -70,14 +70,14 @@ def may_read(thing: str) -> Callable[[Request], Awaitable[Principal]]:
 def allow(principal: Principal, thing: str, *, changes: bool) -> None:
     """Refuse who may not read, or change, a thing as `ovncp.auth.decision` names them.
 
-    What of it is seen is another question. Raises Problem.
+    What of it is seen is another question. Raises NotAllowed.
     """
     allow_in(principal.tenant, principal, thing, changes=changes)
 
 
 def allow_in(tenant: str | None, principal: Principal, thing: str, *, changes: bool) -> None:
-    """As `allow`, where the thing is one `tenant`'s."""
+    """As `allow`, where the thing is one `tenant`'s. Raises NotAllowed."""
     action = decision.action(thing, changes=changes)
     decided = decision.allowed(principal, action, tenant)
     if not decided.allowed:
-        raise Problem("forbidden", decided.why)
+        raise NotAllowed(decided.why)

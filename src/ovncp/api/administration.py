@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from starlette.requests import Request
 
 from ovncp.api import access, audit, problem
@@ -35,6 +35,16 @@ class Body(BaseModel):
     """What a client sends: nothing but what is described."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Shown(BaseModel):
+    """What a client is told of something that has these attributes."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+RoleName = Literal["admin", "operator", "viewer"]
+ShownRole = Annotated[RoleName, BeforeValidator(str)]
 
 
 @dataclass

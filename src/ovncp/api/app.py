@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from ovncp import __version__
 from ovncp.api import (
+    attempts,
     bulk,
     cluster,
     docs,
@@ -33,6 +34,7 @@ from ovncp.api.bodies import BoundedBodies
 from ovncp.api.observed import Observed
 from ovncp.api.openapi import Description
 from ovncp.api.platform import Platform
+from ovncp.api.problem import NotAllowed
 from ovncp.api.request_id import RequestIds
 from ovncp.api.security_headers import SecurityHeaders
 from ovncp.cluster import background
@@ -72,9 +74,11 @@ def make(platform: Platform) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=living,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.platform = platform
     app.state.readiness = health.Readiness(platform)
+    app.add_exception_handler(NotAllowed, attempts.on_not_allowed)
     for known in problem.KNOWN:
         app.add_exception_handler(known, problem.on_known)
     app.add_exception_handler(HTTPException, problem.on_http)

@@ -13,11 +13,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from ovncp.api import problem, quotas, reading, writing
+from ovncp.api import attempts, problem, quotas, reading, writing
 from ovncp.api.call import Call, begin
 from ovncp.api.execution import draft_of, execute, of_operation, quotas_of
 from ovncp.api.idempotency import Answer, uuid_for
 from ovncp.api.location import PREFIX, Location, check_location, locate
+from ovncp.api.problem import NotAllowed, ProblemDetails
 from ovncp.ovn.rehearsal import rehearse
 from ovncp.ovn.resources import BY_TABLE
 from ovncp.ovn.rows import encode
@@ -40,7 +41,9 @@ class Operation(BaseModel):
         examples=["/switches"],
     )
     body: dict[str, Any] | None = Field(None, description="The fields, for POST and PATCH.")
-    if_match: str | None = Field(None, description="The entity tag that the row has to have.")
+    if_match: str | None = Field(
+        None, description='The entity tag that the row has to have, as in the header: `"..."`.'
+    )
 
 
 class NamedOperation(Operation):
@@ -81,10 +84,53 @@ class Batch(BaseModel):
     operations: Annotated[list[Operation], Field(min_length=1, max_length=MOST_OPERATIONS)]
 
 
+class Result(BaseModel):
+    """What came of one write."""
+
+    status: int = Field(description="What a request of its own would have been answered with.")
+    location: str | None = Field(None, description="Where a new row is.")
+    body: dict[str, Any] | None = Field(None, description="The row.")
+
+
+class ResultOfBatch(Result):
+    """What came of one write that had nothing to do with the others."""
+
+    problem: ProblemDetails | None = Field(None, description="Why it was not done.")
+
+
+class RowChange(BaseModel):
+    """What would change of a row."""
+
+    table: str
+    resource: str | None
+    uuid: str
+    before: dict[str, Any] | None = Field(description="Null for a new row.")
+    after: dict[str, Any] | None = Field(description="Null for one that would be deleted.")
+
+
+class TransactionResults(BaseModel):
+    """What was done; or of a dry run, what would be."""
+
+    results: list[Result] = Field([], description="One for each operation.")
+    caught_up: bool | None = Field(None, description="Whether `wait` saw it arrive in time.")
+    changes: list[RowChange] = Field([], description="What a dry run would change.")
+
+
+class BatchResults(BaseModel):
+    """What came of each operation."""
+
+    results: list[ResultOfBatch]
+
+
 router = APIRouter(prefix=PREFIX, tags=["many writes"])
 
 
-@router.post("/transactions", summary="Do many writes, all or nothing")
+@router.post(
+    "/transactions",
+    summary="Do many writes, all or nothing",
+    response_model=TransactionResults,
+    responses={202: {"model": TransactionResults, "description": "Done, and not seen in time."}},
+)
 async def transactions(request: Request, body: Transaction) -> Response:
     """Create, change and delete rows of any resources in one transaction of the database."""
     call = await begin(request)
@@ -110,7 +156,11 @@ async def transactions(request: Request, body: Transaction) -> Response:
 def _locate(call: Call, operation: Operation) -> Location:
     """What an operation is about. Raises Problem."""
     location = locate(operation.path, call.platform.replicas)
-    check_location(call, location, changes=True)
+    try:
+        check_location(call, location, changes=True)
+    except NotAllowed as error:
+        error.operation = operation.method, operation.path
+        raise
     reading.rows_of(call.platform, location)
     return location
 
@@ -185,7 +235,7 @@ def _change(call: Call, change: Change) -> dict[str, Any]:
     }
 
 
-@router.post("/batch", summary="Do many writes, each for itself")
+@router.post("/batch", summary="Do many writes, each for itself", response_model=BatchResults)
 async def batch(request: Request, body: Batch) -> Response:
     """Create, change and delete rows, each of which succeeds or fails by itself."""
     call = await begin(request)
@@ -210,6 +260,8 @@ async def _one(call: Call, operation: Operation, key: str | None, number: int) -
         (written,) = await execute(call, [wanted])
         return _result(writing.told(call, location, written))
     except problem.KNOWN as error:
+        if isinstance(error, NotAllowed):
+            await attempts.tell(call.request, error, operation.method, operation.path)
         known = problem.of(error)
         assert known is not None
         return {"status": known.status, "problem": known.to_json()}

@@ -18,7 +18,7 @@ from ovncp.cluster.feed import Event
 from ovncp.cluster.node import Node
 from ovncp.cluster.pending import Change as Offered
 from ovncp.ovn import change_events
-from ovncp.ovn.change_events import Head, Told
+from ovncp.ovn.change_events import SHORT, Head, Told
 from ovncp.ovn.owners import Owners
 from ovncp.ovn.replica import Replica
 from ovncp.ovn.session import SessionLost
@@ -38,13 +38,14 @@ class Changes:
 
     def __init__(self, nb: Replica, sb: Replica, node: Node) -> None:
         self._node = node
-        self._nb = nb
+        self._nb, self._sb = nb, sb
         self._owners = Owners(nb, sb)
         self._filled: set[str] = set()
         for replica in (nb, sb):
             replica.listeners.append(partial(self._offer, replica))
             replica.replaced.append(partial(self._replaced, replica))
-            node.feed.catch_up.append(partial(self._catch_up, replica))
+            node.feed.catch_up[SHORT[replica.name]] = partial(self._catch_up, replica)
+        node.feed.whole = self._whole
 
     def _offer(self, replica: Replica, changes: Sequence[Change]) -> None:
         at = time.time()
@@ -56,7 +57,7 @@ class Changes:
 
     def _replaced(self, replica: Replica) -> None:
         """All rows are others: nobody here knows what has changed from the ones to the others."""
-        self._node.coverage.begin()
+        self._node.coverage.begin(SHORT[replica.name])
         if replica.name in self._filled:
             schema = orjson.dumps(replica.database.schema.to_json())
             version = hashlib.blake2b(schema, digest_size=12).hexdigest()
@@ -64,8 +65,8 @@ class Changes:
             self._node.feed.offer([_offered(reload)])
         self._filled.add(replica.name)
 
-    async def _catch_up(self, replica: Replica) -> None:
-        """Return when all is offered that the server of `replica` had.
+    async def _catch_up(self, replica: Replica) -> bool:
+        """Return when all is offered that the server of `replica` had; false if it is unknown.
 
         The Southbound may be away for longer than the Northbound's events can wait. Raises Behind.
         """
@@ -75,7 +76,23 @@ class Changes:
         except (TimeoutError, SessionLost) as error:
             if replica is self._nb:
                 raise Behind(f"{replica.name} cannot be asked: {error}") from error
-            _LOG.warning("events of %s may come twice, since it cannot be asked", replica.name)
+            _LOG.warning("%s cannot be asked: %s", replica.name, error)
+            return False
+        return True
+
+    def _whole(self, offered: Offered) -> Offered:
+        """The latest change of a row, as an `insert` of what the row is by now if it is there."""
+        database, _, place = offered.row.partition("/")
+        table, _, uuid = place.partition("/")
+        replica = self._nb if database == SHORT[self._nb.name] else self._sb
+        rows = replica.rows.get(table)
+        row = None if rows is None else rows.get(uuid)
+        if rows is None or row is None:
+            return offered
+        change = Change(rows.table, row, None, row.values)
+        (owners,) = self._owners.of(replica, [change])
+        told = change_events.of_change(replica.name, rows, change, owners, time.time())
+        return offered if told is None else _offered(told)
 
 
 def _offered(told: Told) -> Offered:

@@ -16,7 +16,6 @@ from ovncp.api.subscription import Filter
 from ovncp.cluster.base import Gap, StreamId, Unavailable
 
 _FAILED_PAUSE_S = 0.5
-_NOT_READY_PAUSE_S = 0.05
 
 
 class EventSession:
@@ -32,6 +31,7 @@ class EventSession:
         self._outbox: deque[Callable[[], Message]] = deque()
         self._filter: Filter | None = None
         self._begins = False
+        self._is_subscribed = False
         self._lags = False
         self._tells_position = False
         self._channel: Channel | None = None
@@ -44,6 +44,7 @@ class EventSession:
         """Tell the client of these events, from the one after `after` on, or from now on."""
         self._filter = filter
         self.position = after
+        self._is_subscribed = False
         self._begins = self._lags = True
         self._wake.set()
 
@@ -78,6 +79,8 @@ class EventSession:
                 self._wake.clear()
                 if self._outbox:
                     yield self._outbox.popleft()()
+                elif self._lags and self._hub.position is None:
+                    await self._woken_or_placed()
                 elif self._lags:
                     async for message in self._catch_up():
                         yield message
@@ -87,6 +90,15 @@ class EventSession:
                     await self._wake.wait()
         finally:
             self._leave()
+
+    async def _woken_or_placed(self) -> None:
+        """Return when there may be a place in the stream to begin at, or something else to do."""
+        watching = self._hub.feed.watching
+        watching.add(self._wake)
+        try:
+            await self._wake.wait()
+        finally:
+            watching.discard(self._wake)
 
     def _next(self) -> Message | None:
         """What the channel has, if anything."""
@@ -116,15 +128,15 @@ class EventSession:
         self._lags = False
         filter, begins, self._begins = self._filter, self._begins, False
         assert filter is not None
-        while (position := self._hub.position) is None and not self.is_over:
-            await asyncio.sleep(_NOT_READY_PAUSE_S)
-        if self.position is None:
-            self.position = position
-        if begins and self.position is not None:
-            yield self._about("subscribed")
         while not (self._lags or self.is_over):
             if (position := self._hub.position) is None:
-                await asyncio.sleep(_NOT_READY_PAUSE_S)
+                self._lags, self._begins = True, begins
+                return
+            if self.position is None:
+                self.position = position
+            if not self._is_subscribed:
+                self._is_subscribed = True
+                yield self._about("subscribed")
                 continue
             try:
                 events = await self._following(from_stream=begins)

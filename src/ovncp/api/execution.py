@@ -10,7 +10,7 @@ from ovncp.api.audit import Record
 from ovncp.api.call import Call
 from ovncp.api.problem import Problem
 from ovncp.api.quotas import Quotas
-from ovncp.ovn.draft import Draft, Unmet
+from ovncp.ovn.draft import Draft, Stale, Unmet
 from ovncp.ovn.session import SessionLost
 from ovncp.ovn.values import Invalid, Unresolved
 from ovncp.ovn.write import Write, Written, put
@@ -32,7 +32,8 @@ def of_operation(number: int) -> Iterator[None]:
     except Unmet as error:
         raise type(error)(f"{place}: {error}") from error
     except Problem as error:
-        raise Problem(error.kind, f"{place}: {error.detail}", error.errors) from error
+        error.detail = f"{place}: {error.detail}"
+        raise
 
 
 def draft_of(
@@ -62,13 +63,16 @@ async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -
     owners: Sequence[str | None] = ()
     result = audit.DONE
     try:
-        draft, written = draft_of(call, wanted, is_bulk=alone)
-        owners = [_owner(call, each) for each in written]
-        quotas = await quotas_of(call, draft)
-        async with call.platform.quotas.keeping(quotas, draft):
-            writer = call.platform.writer
-            with call.platform.spans.step("commit"):
-                await (writer.alone if alone else writer.write)(draft)
+        while True:
+            draft, written = await _draft_of_now(call, wanted, is_bulk=alone)
+            owners = [_owner(call, each) for each in written]
+            try:
+                await _commit(call, draft, alone=alone)
+                break
+            except Stale:
+                # The row has changed since; the version that it is in now may be asked for too.
+                if not _have_choice(wanted):
+                    raise
     except Exception as error:
         if _is_done(error, wanted):
             return _again(call, wanted)
@@ -80,6 +84,37 @@ async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -
         await _audit(call, wanted, written, owners, result)
     await call.platform.sight.wrote(call.principal.id)
     return written
+
+
+async def _draft_of_now(
+    call: Call, wanted: Sequence[Write], *, is_bulk: bool
+) -> tuple[Draft, Sequence[Written]]:
+    """As `draft_of`, where a row is not taken to be in another version because what is here is old.
+
+    Raises what `problem.of` knows.
+    """
+    try:
+        return draft_of(call, wanted, is_bulk=is_bulk)
+    except Stale:
+        try:
+            await call.platform.barrier.server()
+        except SessionLost as error:
+            raise SessionLost(str(error), sent=False) from error  # nothing that is wanted was
+    return draft_of(call, wanted, is_bulk=is_bulk)
+
+
+async def _commit(call: Call, draft: Draft, *, alone: bool) -> None:
+    """Execute `draft` within the quotas. Raises what `problem.of` knows."""
+    quotas = await quotas_of(call, draft)
+    async with call.platform.quotas.keeping(quotas, draft):
+        writer = call.platform.writer
+        with call.platform.spans.step("commit"):
+            await (writer.alone if alone else writer.write)(draft)
+
+
+def _have_choice(wanted: Sequence[Write]) -> bool:
+    """Whether there is a write that may go by one of several versions."""
+    return any(len(write.versions or ()) > 1 for write in wanted)
 
 
 def _kind(error: Exception) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from ovncp.api.problem import Problem
+from ovncp.api.problem import NotAllowed, Problem
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Identity, NotThere, Principal
 from ovncp.cluster.rates import Limit, Rates
@@ -39,7 +39,8 @@ class AccountAccess:
         try:
             return identity.acting(tenant_of(connection))
         except NotThere as error:
-            raise Problem("forbidden", str(error)) from error
+            connection.scope["principal"] = identity.oneself()
+            raise NotAllowed(str(error)) from error
 
     async def identity(self, connection: HTTPConnection) -> Identity:
         """See `Access.identity`. Raises what `problem.of` knows."""

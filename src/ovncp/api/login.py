@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Self
 
 import orjson
 from fastapi import APIRouter, Depends, Request
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from ovncp.api import access
 from ovncp.api.access import Access
-from ovncp.api.administration import Body, Time, Visit, shown
+from ovncp.api.administration import Body, RoleName, Shown, ShownRole, Time, Visit, shown
 from ovncp.api.identification import (
     COOKIE,
     AccountAccess,
@@ -24,7 +24,8 @@ from ovncp.api.identification import (
 )
 from ovncp.api.location import PREFIX
 from ovncp.api.platform import Platform
-from ovncp.api.problem import Problem
+from ovncp.api.problem import NotAllowed, Problem
+from ovncp.auth import credentials
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.oidc import Attempt, Provider
 from ovncp.auth.passwords import LONGEST, SHORTEST
@@ -61,7 +62,64 @@ def visiting_oneself(*, changes: bool = False) -> Callable[[Request], Awaitable[
 
 Mine = Annotated[OwnVisit, Depends(visiting_oneself())]
 MineToChange = Annotated[OwnVisit, Depends(visiting_oneself(changes=True))]
-RoleName = Literal["admin", "operator", "viewer"]
+
+
+class Acting(Shown):
+    """Who somebody is in a request."""
+
+    role: ShownRole
+    tenant: str | None = Field(description="Null for everything.")
+
+
+class Me(Shown):
+    """Who asks, and what they may do."""
+
+    id: str
+    name: str
+    role: ShownRole | None = Field(description="Over everything; null for none.")
+    tenants: dict[str, ShownRole] = Field(description="The role in each tenant.")
+    scopes: list[str] | None = Field(description="What a key is good for; null for everything.")
+    acting: Acting | None = Field(
+        description="In a request like this one; null where they are nobody."
+    )
+
+
+class ApiKey(Shown):
+    """An API key, without its token."""
+
+    id: str
+    user_id: str
+    name: str
+    role: ShownRole | None
+    tenant: str | None
+    scopes: list[str] | None
+    created: datetime
+    expires: datetime
+    used: datetime | None = Field(description="When it was used last, within a minute.")
+
+
+class ListOfApiKeys(Shown):
+    """API keys."""
+
+    items: list[ApiKey]
+
+    @classmethod
+    def of(cls, keys: Sequence[credentials.ApiKey]) -> Self:
+        """These."""
+        return cls(items=list(map(ApiKey.model_validate, keys)))
+
+
+class MadeApiKey(ApiKey):
+    """A new API key."""
+
+    token: str = Field(description="Shown this once.")
+
+
+class Token(Shown):
+    """What a login is shown by."""
+
+    token: str
+    expires: datetime
 
 
 class Login(Body):
@@ -118,7 +176,12 @@ async def _logged_in(
     return token, expires
 
 
-@router.post("/login", summary="Log in with a name and a password")
+@router.post(
+    "/login",
+    summary="Log in with a name and a password",
+    response_model=Token,
+    responses={204: {"description": "The token is in a cookie."}},
+)
 async def log_in(login: Login, request: Request) -> Response:
     """Give a token for `Authorization: Bearer`, or a cookie."""
     accounts = _accounts(request)
@@ -132,7 +195,7 @@ async def log_in(login: Login, request: Request) -> Response:
         await _logged_in(accounts, user, request, response)
         return response
     token, expires = await accounts.log_in(user, address_of(request))
-    return JSONResponse({"token": token, "expires": expires.isoformat()})
+    return JSONResponse(Token(token=token, expires=expires).model_dump(mode="json"))
 
 
 @router.post("/logout", summary="Log out", status_code=204)
@@ -208,26 +271,26 @@ async def come_back(request: Request, state: str = "", code: str = "") -> Respon
 
 
 @router.get("/me", summary="Show who asks")
-async def me(mine: Mine) -> dict[str, Any]:
+async def me(mine: Mine) -> Me:
     """Who it is, and what they may do: over everything, in tenants, and in a request like this."""
     identity = mine.identity
-    return {
+    told = {
         "id": identity.id,
         "name": identity.name,
-        "role": None if identity.role is None else str(identity.role),
-        "tenants": {name: str(role) for name, role in identity.tenants.items()},
+        "role": identity.role,
+        "tenants": identity.tenants,
         "scopes": None if identity.scopes is None else sorted(identity.scopes),
         "acting": _acting(identity, mine.request),
     }
+    return Me.model_validate(told)
 
 
-def _acting(identity: Identity, request: Request) -> dict[str, Any] | None:
+def _acting(identity: Identity, request: Request) -> Acting | None:
     """Who they are in requests that name the tenant which this one does."""
     try:
-        principal = identity.acting(tenant_of(request))
+        return Acting.model_validate(identity.acting(tenant_of(request)))
     except NotThere:
         return None
-    return {"role": str(principal.role), "tenant": principal.tenant}
 
 
 @router.put("/me/password", summary="Change one's password", status_code=204)
@@ -245,14 +308,13 @@ async def change_password(password: Password, mine: MineToChange) -> Response:
 
 
 @router.get("/me/keys", summary="List one's API keys")
-async def list_keys(mine: Mine) -> dict[str, Any]:
+async def list_keys(mine: Mine) -> ListOfApiKeys:
     """The keys, without their tokens."""
-    keys = await mine.accounts.credentials.keys(mine.principal.id)
-    return {"items": [shown(key) for key in keys]}
+    return ListOfApiKeys.of(await mine.accounts.credentials.keys(mine.principal.id))
 
 
 @router.post("/me/keys", summary="Make an API key", status_code=201)
-async def create_key(new: NewKey, mine: MineToChange) -> dict[str, Any]:
+async def create_key(new: NewKey, mine: MineToChange) -> MadeApiKey:
     """Give a key, whose token is shown this once."""
     _check_no_key(mine)
     async with mine.change("create", "keys", new.name) as change:
@@ -265,7 +327,7 @@ async def create_key(new: NewKey, mine: MineToChange) -> dict[str, Any]:
             new.scopes,
         )
         change.target, change.after = key.id, key
-    return {**shown(key), "token": token}
+    return MadeApiKey.model_validate({**shown(key), "token": token})
 
 
 @router.delete("/me/keys/{key}", summary="End an API key", status_code=204)
@@ -283,4 +345,4 @@ async def delete_key(key: str, mine: MineToChange) -> Response:
 def _check_no_key(mine: Visit) -> None:
     """A key that may do less than its owner must not become one that may do more."""
     if mine.principal.has_key:
-        raise Problem("forbidden", "this takes a login, not an API key")
+        raise NotAllowed("this takes a login, not an API key")

@@ -11,10 +11,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from ovncp.api import location, reading, writing
+from ovncp.api import location, problem, reading, writing
 from ovncp.api.identification import COOKIE
 from ovncp.api.location import DATABASES, PREFIX
 from ovncp.api.platform import Platform
+from ovncp.api.problem import ProblemDetails
 from ovncp.auth.decision import AREAS, NETWORK
 from ovncp.ovn import filters
 from ovncp.ovn.barrier import LEVELS
@@ -70,6 +71,7 @@ class Description:
         components.setdefault("parameters", {}).update(_PARAMETERS)
         components.setdefault("responses", {})["Problem"] = _PROBLEM
         schemas = components.setdefault("schemas", {})
+        schemas.update(_SHARED)
         for name in _FRAMEWORKS_PROBLEMS:
             schemas.pop(name, None)
         for resource in RESOURCES:
@@ -101,32 +103,66 @@ class Description:
 # Schemas
 
 
+def _ref(kind: str, name: str) -> Object:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
 def _name(resource: Resource) -> str:
     return "".join(word.capitalize() for word in resource.name.split("-"))
 
 
 def _schemas(resource: Resource, table: Table) -> Object:
-    """What a row looks like, a new one, and a change of one."""
+    """What a row looks like, a page of them, a new one, and a change of one."""
     own = [column for column in table.column_list if column.name[0] != "_"]
-    row: Object = {column.name: json_schema(column) for column in own}
+    row: Object = {column.name: _shared(json_schema(column)) for column in own}
     row |= {"_uuid": _UUID, "_version": _UUID, **FIELD_SCHEMAS.get(resource.name, {})}
     name = _name(resource)
-    made: Object = {name: {"type": "object", "title": resource.singular, "properties": row}}
+    made: Object = {
+        name: {"type": "object", "title": resource.singular, "properties": row},
+        f"PageOf{name}": _page(name, f"page of {resource.name}"),
+    }
     if resource.is_read_only:
         return made
     required = [table.column_list[place].name for place in table.invalid_defaults]
-    new = {"type": "object", "properties": {c.name: _new(c, resource) for c in own}}
-    made[f"New{name}"] = _closed(new | ({"required": required} if required else {}))
+    new = _closed(f"new {resource.singular}", {c.name: _new(c, resource) for c in own})
+    made[f"New{name}"] = new | ({"required": required} if required else {})
     changes = {c.name: _change(c, resource) for c in own if c.mutable}
-    made[f"ChangeOf{name}"] = _closed({"type": "object", "properties": changes})
+    made[f"ChangeOf{name}"] = _closed(f"change of {resource.singular}", changes)
     return made
 
 
-def _closed(schema: Object) -> Object:
-    return {**schema, "additionalProperties": False}
+def _page(name: str, title: str) -> Object:
+    properties = {
+        "items": {"type": "array", "items": _ref("schemas", name)},
+        "next": {"type": ["string", "null"], "description": "The `cursor` of the next page."},
+        "count": {"type": "integer"},
+    }
+    required = ["items", "next"]
+    return {"type": "object", "title": title, "required": required, "properties": properties}
+
+
+def _closed(title: str, properties: Object) -> Object:
+    return {
+        "type": "object",
+        "title": title,
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _shared(schema: Object) -> Object:
+    """A reference to what is the same, where many columns have it: one type for those who read."""
+    for name, same in _SHARED.items():
+        if {**schema, "title": same["title"]} == same:
+            return _ref("schemas", name)
+    return schema
 
 
 def _new(column: Column, resource: Resource) -> Object:
+    return _shared(_new_value(column, resource))
+
+
+def _new_value(column: Column, resource: Resource) -> Object:
     schema = json_schema(column)
     child = BY_TABLE.get((resource.database, column.type.key.ref_table or ""))
     if child is not None and child.parents and schema.get("type") == "array":
@@ -137,15 +173,36 @@ def _new(column: Column, resource: Resource) -> Object:
 
 def _change(column: Column, resource: Resource) -> Object:
     """As RFC 7396 has it, and a set element by element."""
-    schema = _new(column, resource)
+    schema = _new_value(column, resource)
     if column.type.value is not None:
         value = {"anyOf": [atom_schema(column.type.value), {"type": "null"}]}
-        return {**schema, "additionalProperties": value}
+        return _shared({**schema, "additionalProperties": value})
     if schema.get("type") == "array":
-        some = {"type": "array", "items": schema["items"]}
-        members = _closed({"type": "object", "properties": {"add": some, "remove": some}})
-        return {"anyOf": [schema, members]}
+        # What the elements are is said by the array itself.
+        items = {key: each for key, each in schema["items"].items() if key != "description"}
+        members = _elements(f"change of {column.name}", items)
+        return {"anyOf": [schema, _shared(members)]}
     return schema
+
+
+def _elements(title: str, items: Object) -> Object:
+    some = {"type": "array", "items": items}
+    return _closed(title, {"add": some, "remove": some})
+
+
+_TEXT_OR_NONE = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+_SHARED: Object = {
+    "Texts": {"type": "object", "title": "texts", "additionalProperties": {"type": "string"}},
+    "ChangeOfTexts": {
+        "type": "object",
+        "title": "change of texts",
+        "additionalProperties": _TEXT_OR_NONE,
+    },
+    "ChangeOfElements": _elements("change of elements", {"type": "string"}),
+    "Wait": {"type": "string", "title": "wait", "enum": ["none", *LEVELS]},
+    "Row": {"type": "object", "title": "row", "additionalProperties": True},
+    "PageOfRows": _page("Row", "page of rows"),
+}
 
 
 # Operations
@@ -216,10 +273,6 @@ def _role(thing: str, changes: bool) -> str:
     return str(area.write if changes else area.read)
 
 
-def _ref(kind: str, name: str) -> Object:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
 def _answer(words: str, schema: Object | None = None, **headers: Object) -> Object:
     answer: Object = {"description": words}
     if headers:
@@ -236,15 +289,7 @@ def _collection(
     resource: Resource, table: Table, parent: Parent | None = None, makes: bool = True
 ) -> Object:
     row = _ref("schemas", _name(resource))
-    page = {
-        "type": "object",
-        "required": ["items", "next"],
-        "properties": {
-            "items": {"type": "array", "items": row},
-            "next": {"type": ["string", "null"], "description": "The `cursor` of the next page."},
-            "count": {"type": "integer"},
-        },
-    }
+    page = _ref("schemas", f"PageOf{_name(resource)}")
     where = "" if parent is None else f" of a {BY_NAME[parent.resource].singular}"
     shared = [_ref("parameters", name) for name in _LIST_PARAMETERS]
     listing = _operation(
@@ -385,16 +430,18 @@ _PARAMETERS: Object = {
     ),
     "wait": _query(
         "wait",
-        {"type": "string", "enum": ["none", *LEVELS], "default": "none"},
-        "Answer when the Southbound has the change, or all hypervisors have.",
+        _ref("schemas", "Wait"),
+        "Answer when the Southbound has the change, or all hypervisors have; `none` unless told.",
     ),
     "timeout": _query(
         "timeout",
         {"type": "number", "minimum": 0, "maximum": writing.MOST_WAIT_SECONDS, "default": 30},
         "For how many seconds to wait at most.",
     ),
-    "If-Match": _header("If-Match", "The entity tag that the row has to have."),
-    "If-None-Match": _header("If-None-Match", "An entity tag of a row that is known."),
+    "If-Match": _header(
+        "If-Match", "The entity tag that the row has to have, or several, with commas; `*` is any."
+    ),
+    "If-None-Match": _header("If-None-Match", "The entity tags of what is known."),
     "Idempotency-Key": _header(
         "Idempotency-Key", "What tells a request that is made again from another one."
     ),
@@ -404,30 +451,7 @@ _WRITE_PARAMETERS = ("wait", "timeout", "Idempotency-Key")
 _PROBLEM = {
     "description": "What is wrong.",
     "content": {
-        "application/problem+json": {
-            "schema": {
-                "type": "object",
-                "required": ["type", "title", "status", "detail"],
-                "properties": {
-                    "type": {"type": "string", "examples": ["urn:ovncp:problem:invalid"]},
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "request_id": {"type": "string"},
-                    "errors": {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "properties": {
-                                "field": {"type": "string"},
-                                "rule": {"type": "string"},
-                                "detail": {"type": "string"},
-                            },
-                        },
-                    },
-                },
-            }
-        }
+        problem.MEDIA_TYPE: {"schema": _ref("schemas", ProblemDetails.__name__)},
     },
 }
 
@@ -439,14 +463,7 @@ def _raw_paths() -> Object:
          "schema": {"type": "string", "enum": list(DATABASES)}},
         _path("table", "A table of its schema."),
     ]  # fmt: skip
-    row: Object = {"type": "object"}
-    page = {
-        "type": "object",
-        "properties": {
-            "items": {"type": "array", "items": row},
-            "next": {"type": ["string", "null"]},
-        },
-    }
+    row, page = _ref("schemas", "Row"), _ref("schemas", "PageOfRows")
     lists = [_ref("parameters", name) for name in _LIST_PARAMETERS]
     writes = [_ref("parameters", name) for name in _WRITE_PARAMETERS]
     one = [_ref("parameters", name) for name in ("fields", "If-None-Match")]
@@ -476,16 +493,16 @@ def _raw(
     verb: str, words: str, parameters: list[Object], answers: Object, has_body: bool = False
 ) -> Object:
     changes = verb not in ("list", "read")
-    problem = _ref("responses", "Problem")
+    wrong = _ref("responses", "Problem")
     operation: Object = {
         "operationId": f"{verb}_row",
         "summary": words,
         "tags": ["tables"],
         "x-role": _role(location.RAW, changes),
         "parameters": parameters,
-        "responses": {**answers, "4XX": problem, "5XX": problem},
+        "responses": {**answers, "4XX": wrong, "5XX": wrong},
     }
     if has_body:
-        content = {writing.JSON: {"schema": {"type": "object"}}}
+        content = {writing.JSON: {"schema": _ref("schemas", "Row")}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation

@@ -9,6 +9,7 @@ from ovncp.api.audit import Audit, LoggedAudit
 from ovncp.api.idempotency import IdempotencyStore, SharedKeys
 from ovncp.api.identification import AccountAccess
 from ovncp.api.quotas import QuotaKeeper
+from ovncp.api.refusals import Refusals
 from ovncp.api.requests import Requests
 from ovncp.api.sight import Sight
 from ovncp.api.stored import StoredAudit, StoredKeys
@@ -48,6 +49,7 @@ class Platform:
     batch_sizes: Histogram
     access: Access = field(default_factory=OpenAccess)
     audit: Audit = field(default_factory=LoggedAudit)
+    refusals: Refusals = field(default_factory=Refusals)
     accounts: Accounts | None = None
     tracer: Tracer | None = None
     requests: Requests = field(default_factory=Requests)
@@ -104,6 +106,7 @@ class Platform:
     async def close(self) -> None:
         """Follow the databases no more, and leave the cluster."""
         self.audience.close()
+        await self.refusals.close()
         await self.node.close()
         if self.accounts is not None:
             await self.accounts.close()

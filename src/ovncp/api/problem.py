@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
@@ -74,6 +75,25 @@ KINDS = {
 """The kinds of problems, as the end of their `type`, with the status of each."""
 
 
+class Wrong(BaseModel):
+    """A field that is wrong."""
+
+    field: str = Field(examples=["tag"])
+    rule: str = Field(examples=["maximum"], description="In the words of JSON Schema.")
+    detail: str
+
+
+class ProblemDetails(BaseModel):
+    """What is wrong (RFC 9457)."""
+
+    type: str = Field(examples=["urn:ovncp:problem:invalid"], description="For programs.")
+    title: str
+    status: int
+    detail: str = Field(description="For people.")
+    errors: list[Wrong] = []
+    request_id: str = ""
+
+
 class Problem(Exception):
     """What a client is told; `kind` is one of KINDS."""
 
@@ -102,6 +122,17 @@ class Problem(Exception):
         if self.errors:
             members["errors"] = [mistake._asdict() for mistake in self.errors]
         return members
+
+
+class NotAllowed(Problem):
+    """Who asks may not do that; a write that they tried is for the audit trail.
+
+    `operation` is the one of many that it is about: its method, and its path below /api/v1.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("forbidden", detail)
+        self.operation: tuple[str, str] | None = None
 
 
 _REJECTIONS = {

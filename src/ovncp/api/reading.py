@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from ovncp.api.call import Call
@@ -29,7 +30,9 @@ MOST_LIMIT = 1000
 AGE = "OVN-Age"
 
 _JSON = "application/json"
-_TAG = re.compile(r'(?:W/)?"([^"]*)"|(\*)')
+_TAG = r'(?:W/)?"[^"]*"'
+_TAGS = re.compile(rf"[\s,]*{_TAG}(?:\s*,[\s,]*{_TAG})*[\s,]*")
+_EACH_TAG = re.compile(_TAG)
 
 
 def rows_of(platform: Platform, location: Location) -> tuple[Replica, Rows]:
@@ -46,9 +49,28 @@ def etag(row: Row) -> str:
     return f'"{format_uuid(row.values[VERSION])}"'
 
 
-def tags(header: str) -> list[str]:
-    """The entity tags that a header has, without quotes; `*` is itself (RFC 9110 section 13.1)."""
-    return [tag or star for tag, star in _TAG.findall(header)]
+def tags(header: str) -> list[str] | None:
+    """The entity tags in a header as they are, None for `*`, any (RFC 9110 section 13.1).
+
+    Raises Problem.
+    """
+    if header.strip() == "*":
+        return None
+    if not _TAGS.fullmatch(header):
+        raise Problem("bad-request", f'{header!r} is not entity tags, such as "...", nor *')
+    return _EACH_TAG.findall(header)
+
+
+def given_tags(request: Request, name: str) -> str | None:
+    """What a request has in a header of entity tags, which may come in several lines."""
+    lines = request.headers.getlist(name)
+    return ", ".join(lines) if lines else None
+
+
+def is_known(tag: str, header: str) -> bool:
+    """Whether `tag` is among those of a header, by weak comparison (RFC 9110 section 8.8.3.2)."""
+    known = [each.removeprefix("W/") for each in _EACH_TAG.findall(header)]
+    return tag in known or header.strip() == "*"
 
 
 def one(call: Call, location: Location) -> Response:
@@ -59,8 +81,8 @@ def one(call: Call, location: Location) -> Response:
     headers = {AGE: f"{replica.age:.3f}"}
     if location.resource.name not in FIELDS:  # which may change while the row does not
         headers["ETag"] = etag(row)
-        known = request.headers.get("if-none-match")
-        if known is not None and {"*", headers["ETag"][1:-1]} & set(tags(known)):
+        known = given_tags(request, "if-none-match")
+        if known is not None and is_known(headers["ETag"], known):
             return Response(status_code=304, headers=headers)
     query = parse_qsl(request.url.query, keep_blank_values=True)
     for name, _ in query:

@@ -27,10 +27,11 @@ class StoredAudit:
     async def record(self, records: Sequence[Record]) -> None:
         """See `Audit.record`."""
         if records:
-            await self._accounts.trail.keep([_stored(each) for each in records])
+            await self._accounts.trail.keep([fields(each) for each in records])
 
 
-def _stored(record: Record) -> dict[str, Any]:
+def fields(record: Record) -> dict[str, Any]:
+    """A record as `ovncp.auth.trail` takes it."""
     return {
         "at": datetime.now(UTC),
         "principal_id": record.principal.id,

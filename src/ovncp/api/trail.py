@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from ovncp.api.administration import Body, Time, Visit, shown, visiting
+from ovncp.api.administration import Body, Shown, Time, Visit, visiting
 from ovncp.api.location import PREFIX
 from ovncp.auth.trail import Wanted
 
@@ -32,14 +33,42 @@ class Asked(Body):
     limit: int = Field(100, ge=1, le=_MOST)
 
 
+class AuditRecord(Shown):
+    """What was changed, or tried, by whom."""
+
+    id: int
+    at: datetime
+    principal_id: str
+    principal: str = Field(description="The name of who did it.")
+    tenant: str | None = Field(description="Whose it is; null for nobody's.")
+    request_id: str
+    address: str
+    action: str = Field(examples=["create", "change", "delete"])
+    resource: str
+    target: str = Field(description="The uuid or name of what was changed.")
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    result: str = Field(
+        description="`done`, `unknown`, or the kind of the problem, such as `forbidden`."
+    )
+
+
+class PageOfAuditRecords(Shown):
+    """Records, the latest first."""
+
+    items: list[AuditRecord]
+    next: int | None = Field(description="The `before` of the following page.")
+
+
 @router.get("/audit", summary="Read the audit trail")
 async def read_trail(
     asked: Annotated[Asked, Query()], visit: Annotated[Visit, Depends(visiting("audit"))]
-) -> dict[str, Any]:
+) -> PageOfAuditRecords:
     """What was changed, the latest first; `next` is `before` of the following page."""
     given = asked.model_dump(exclude={"limit"})
     if visit.principal.tenant is not None:
         given["tenant"] = visit.principal.tenant
     records = await visit.accounts.trail.read(Wanted(**given), asked.limit)
     following = records[-1]["id"] if len(records) == asked.limit else None
-    return {"items": [shown(record) for record in records], "next": following}
+    items = list(map(AuditRecord.model_validate, records))
+    return PageOfAuditRecords(items=items, next=following)

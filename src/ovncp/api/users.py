@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from pydantic import Field
 from starlette.responses import Response
 
-from ovncp.api.administration import Body, Visit, shown, visiting
+from ovncp.api.administration import Body, RoleName, Shown, ShownRole, Visit, visiting
 from ovncp.api.location import PREFIX
-from ovncp.api.login import RoleName
+from ovncp.api.login import ListOfApiKeys
 from ovncp.auth.passwords import LONGEST, SHORTEST
 from ovncp.auth.principal import Role
 
@@ -18,6 +19,26 @@ router = APIRouter(prefix=f"{PREFIX}/users", tags=["users"])
 
 Reading = Annotated[Visit, Depends(visiting("users"))]
 Changing = Annotated[Visit, Depends(visiting("users", changes=True))]
+
+
+class User(Shown):
+    """A user."""
+
+    id: str
+    name: str
+    role: ShownRole | None = Field(description="Over everything; null for none.")
+    is_active: bool
+    issuer: str | None = Field(
+        description="The OpenID Connect provider who says who it is; null if a password here does."
+    )
+    created: datetime
+    changed: datetime
+
+
+class ListOfUsers(Shown):
+    """Users."""
+
+    items: list[User]
 
 
 class NewUser(Body):
@@ -38,31 +59,30 @@ class ChangeOfUser(Body):
 
 
 @router.get("", summary="List users")
-async def list_users(visit: Reading) -> dict[str, Any]:
+async def list_users(visit: Reading) -> ListOfUsers:
     """Everybody, by name."""
-    return {"items": [shown(user) for user in await visit.accounts.users.all()]}
+    users = await visit.accounts.users.all()
+    return ListOfUsers(items=list(map(User.model_validate, users)))
 
 
 @router.post("", summary="Make a user", status_code=201)
-async def create_user(new: NewUser, visit: Changing) -> dict[str, Any]:
+async def create_user(new: NewUser, visit: Changing) -> User:
     """A user without a password cannot log in by one."""
     async with visit.change("create", "users", new.name) as change:
         role = None if new.role is None else Role.named(new.role)
         user = await visit.accounts.users.create(new.name, role, new.password)
         change.target, change.after = user.id, user
-    found: dict[str, Any] = shown(user)
-    return found
+    return User.model_validate(user)
 
 
 @router.get("/{user}", summary="Show a user")
-async def show_user(user: str, visit: Reading) -> dict[str, Any]:
+async def show_user(user: str, visit: Reading) -> User:
     """One user, by id or name."""
-    found: dict[str, Any] = shown(await visit.accounts.users.get(user))
-    return found
+    return User.model_validate(await visit.accounts.users.get(user))
 
 
 @router.patch("/{user}", summary="Change a user")
-async def change_user(user: str, wanted: ChangeOfUser, visit: Changing) -> dict[str, Any]:
+async def change_user(user: str, wanted: ChangeOfUser, visit: Changing) -> User:
     """One who gets another password, or is not active any more, is logged out everywhere."""
     values = wanted.model_dump(exclude_unset=True)
     if values.get("role") is not None:
@@ -71,8 +91,7 @@ async def change_user(user: str, wanted: ChangeOfUser, visit: Changing) -> dict[
         change.before, change.after = await visit.accounts.users.change(user, values)
         change.target = change.after.id
     await visit.accounts.changed()
-    found: dict[str, Any] = shown(change.after)
-    return found
+    return User.model_validate(change.after)
 
 
 @router.delete("/{user}", summary="Remove a user", status_code=204)
@@ -86,10 +105,9 @@ async def delete_user(user: str, visit: Changing) -> Response:
 
 
 @router.get("/{user}/keys", summary="List a user's API keys")
-async def list_keys_of_user(user: str, visit: Reading) -> dict[str, Any]:
+async def list_keys_of_user(user: str, visit: Reading) -> ListOfApiKeys:
     """The keys, without their tokens."""
-    keys = await visit.accounts.credentials.keys(user)
-    return {"items": [shown(key) for key in keys]}
+    return ListOfApiKeys.of(await visit.accounts.credentials.keys(user))
 
 
 @router.delete("/{user}/keys/{key}", summary="End a user's API key", status_code=204)

@@ -65,7 +65,7 @@ def write_of(
         location.target,
         location.place,
         body if action != DELETE else {},
-        None if if_match is None else _version(if_match),
+        None if if_match is None else _versions(if_match),
         uuid if action == CREATE else None,
         name,
     )
@@ -77,11 +77,12 @@ def _not_allowed(text: str, *others: str) -> Problem:
     return Problem("method-not-allowed", text, headers=headers)
 
 
-def _version(if_match: str) -> str:
+def _versions(if_match: str) -> frozenset[str] | None:
+    """The versions that a row may have, None for any; weak tags are nobody's here (RFC 9110
+    section 13.1.1). Raises Problem.
+    """
     found = reading.tags(if_match)
-    if len(found) != 1:
-        raise Problem("bad-request", "If-Match takes one entity tag")
-    return found[0]
+    return None if found is None else frozenset(tag[1:-1] for tag in found if tag[0] == '"')
 
 
 async def once(
@@ -126,7 +127,7 @@ async def write(call: Call, location: Location) -> Response:
     async def work(body: bytes, key: str | None) -> Answer:
         value = None if request.method == "DELETE" else parse_body(request, body)
         uuid = None if key is None else uuid_for(call.principal.id, key, 0)
-        if_match = request.headers.get("if-match")
+        if_match = reading.given_tags(request, "if-match")
         wanted = write_of(request.method, location, value, if_match, uuid)
         (written,) = await execute(call, [wanted])
         answer = told(call, location, written)

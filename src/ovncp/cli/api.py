@@ -1,6 +1,7 @@
-"""`ovncp api`: one node of the control platform."""
+"""`ovncp api`: one node of the control platform; and what is done to its accounts without one."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -41,11 +42,14 @@ from ovncp.ovn.replica import Replica
 from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
 from ovncp.ovn.tracer import Tracer
 from ovncp.ovn.writer import Grouping
+from ovncp.server import preflight
 from ovncp.server.configuration import ConfigurationError
 from ovncp.server.metrics_endpoint import PATH, MetricsEndpoint
+from ovncp.server.preflight import Refused
 from ovncp.server.tls import TlsFiles
 
 PROGRAM = "ovncp api"
+SET_PASSWORD = "set-password"
 USUAL_ACCOUNTS = "sqlite:///var/accounts.db"
 """Where accounts are, if nothing is said."""
 
@@ -69,6 +73,7 @@ def usage() -> str:
     """The text of --help."""
     head = (
         f"usage: {PROGRAM} [OPTION...]\n"
+        f"       {PROGRAM} {SET_PASSWORD} [OPTION...] USER\n"
         "Serves one API over a Northbound and a Southbound database, of any OVSDB server, until a\n"
         "signal. All that there is to set is shown by `ovncp check-config`.\n"
     )
@@ -77,6 +82,11 @@ def usage() -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Serve until a signal; `argv` is without the verb. Returns the exit status."""
+    if argv[:1] == [SET_PASSWORD]:
+        # Imported late, since it needs what is here.
+        from ovncp.cli import set_password
+
+        return set_password.main(argv[1:])
     try:
         parsed = options.parse(argv, TABLE)
         if parsed.has("help"):
@@ -87,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
         logs.configure(log.format, log.level, cluster_settings(loaded.config).node_id)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(loaded.config))
-    except (OptionError, ConfigError, SettingsError, Refusal, OSError) as error:
+    except (OptionError, ConfigError, SettingsError, Refusal, Refused, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -293,7 +303,7 @@ class _Server(uvicorn.Server):
 async def _serve(given: Config) -> None:
     # Rows, and what is kept of them, are in no cycle that ends.
     gc.set_threshold(_YOUNG_OBJECTS, 50, _NEVER)
-    listening = socket.create_server((given.server.host, given.server.port), backlog=2048)
+    listening = _listen(given.server)
     platform = open_platform(given)
     settings = uvicorn.Config(
         app.make(platform),
@@ -311,6 +321,18 @@ async def _serve(given: Config) -> None:
     print(f"listening on http://{host}:{port}", flush=True)
     async with _showing_metrics(given.server, platform):
         await _Server(settings, platform.node).serve([listening])
+
+
+def _listen(server: ServerSection) -> socket.socket:
+    """The socket that requests come to. Raises Refused."""
+    try:
+        return socket.create_server((server.host, server.port), backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise preflight.taken(server.port, "--port") from error
+        reason = (error.strerror or "").partition(" (")[0]
+        text = f"cannot listen on {server.host}:{server.port} ({reason})"
+        raise Refused(f"{text}: name others with --host and --port") from error
 
 
 @asynccontextmanager

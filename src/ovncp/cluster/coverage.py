@@ -1,8 +1,10 @@
 """Whether a node has seen all changes that are not in the stream: as the leader it would lose none.
 
-One that has just begun to follow the databases does not know what the leader had seen by then and
-had not appended.  So it asks the leader for a mark in the stream, behind all that.  Once it has
-read the mark, nothing is missing between the stream and what it has seen itself.  Until then it
+One that has just begun to follow a database does not know what the leader had seen by then and had
+not appended.  Nor does one that has just begun to read the stream know which of the changes that it
+has seen were appended before.  So it asks the leader for a mark in the stream, behind all that was
+in the databases when it asked.  Once it has read the mark, nothing is missing between the stream
+and what it has seen itself, and what it had seen when it asked is in the stream.  Until then it
 leaves leading to others who have; if there are none, as after all nodes were away, it leads, and
 tells that events are lost.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ovncp.cluster.base import ClusterError, StreamId, Unavailable
 from ovncp.cluster.feed import MARK, Event, Feed, Listener
@@ -33,37 +35,46 @@ class Coverage(Listener):
         self._leadership = leadership
         self._mail = mail
         self._node_id = node_id
+        self.on_covered: list[Callable[[], None]] = []
+        """Called when this node has seen all, which it had not."""
+        self._databases: set[str] = set()
         self._wanted: str | None = None
-        self._began = asyncio.Event()
+        self._n_seen = 0
+        self._wants = asyncio.Event()
         self._marking: set[asyncio.Task[None]] = set()
         feed.has_seen_all = False
         feed.listeners.append(self)
         leadership.is_ready = lambda: feed.has_seen_all or feed.is_new
         mail.on(MARK, self._asked)
 
-    def begin(self) -> None:
+    def begin(self, database: str) -> None:
         """The node follows a database from now on, which may have changed unseen before."""
+        self._databases.add(database)
         self._feed.has_seen_all = False
-        self._wanted = self._new_mark()
-        self._began.set()
+        self._want()
+
+    def _want(self) -> None:
+        """Ask for a mark behind all that is there by now."""
+        self._wanted = None
+        self._wants.set()
 
     async def run(self) -> None:
         """Ask for marks as they are wanted, for ever."""
         while True:
-            await self._began.wait()
-            if self._feed.has_seen_all:
-                self._began.clear()
-                continue
+            await self._wants.wait()
             await self._ask()
             await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _ask(self) -> None:
         leader = self._leadership.leader  # which may be this node
-        if leader is None:
+        if leader is None or not self._feed.is_reading:
             return
+        if self._wanted is None:
+            self._wanted, self._n_seen = self._new_mark(), self._feed.n_seen
         try:
             node_id = leader.holder.partition("/")[0]
-            await self._mail.send(node_id, MARK, {"mark": self._wanted})
+            body = {"mark": self._wanted, "databases": sorted(self._databases)}
+            await self._mail.send(node_id, MARK, body)
         except Unavailable as error:
             _logger.info("the leader cannot be asked for a mark: %s", error)
 
@@ -82,23 +93,33 @@ class Coverage(Listener):
         """See `Listener.hear`."""
         for event in events:
             if event.change.row == MARK and event.change.version == self._wanted:
-                self._feed.has_seen_all = True
+                self._wants.clear()
+                self._wanted = None
+                self._feed.cover(self._n_seen)
+                for tell in self.on_covered:
+                    tell()
 
     def miss(self, position: StreamId) -> None:
-        """See `Listener.miss`: whoever leads finds out, by a mark, that it has to begin anew."""
+        """See `Listener.miss`: whoever leads finds out, by a mark, that it has to begin anew.
+
+        What the others have seen may be among what they did not read.
+        """
         if self._leadership.is_leader:
             self._feed.mark(self._new_mark())
+        else:
+            self._want()
 
     def _asked(self, body: Body) -> None:
-        task = asyncio.create_task(self._mark(body["mark"]))
+        task = asyncio.create_task(self._mark(body["mark"], body["databases"]))
         self._marking.add(task)
         task.add_done_callback(self._marking.discard)
 
-    async def _mark(self, mark: str) -> None:
+    async def _mark(self, mark: str, databases: Sequence[str]) -> None:
         """Append a mark behind all that was in the databases when it was asked for."""
         try:
-            for caught_up in self._feed.catch_up:
-                await caught_up()
+            for database in databases:
+                if not await self._feed.catch_up[database]():
+                    return
         except ClusterError as error:
             _logger.info("no mark is given: %s", error)
             return

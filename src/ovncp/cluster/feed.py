@@ -3,6 +3,23 @@
 Every node offers what it sees at the databases; the leader appends it to a stream; every node reads
 that and tells its clients.  So what clients hear has one order, and an id to resume from at any
 node.  What happens to changes while there is no leader, or no store, is in `pending`.
+
+Why no client that resumes misses an event, or hears one out of order, whatever dies:
+
+- *One order.*  An append names the id that it follows, and is refused if the stream does not end
+  there, or if a newer leader has begun.  So each item has one predecessor, whose id it tells; who
+  reads, from wherever, notices what is missing, and tells "load anew" in place of it.
+- *Nothing is lost with a leader.*  What a leader saw and did not append is pending at all others
+  that saw it, since only the stream takes it from there.  Who takes over first reads the stream to
+  the end that it has fenced off, then sees at each database all that was there: so what is pending
+  then is what the stream has not.  A node that began to follow a database too late for that has not
+  `coverage`, and one that cannot ask a database of which the stream shows what it has not seen
+  cannot know: these, if nobody else leads, begin by breaking the stream, so that all load anew.
+- *Nothing is told twice.*  What the stream shows is pending no more, in whichever order a node sees
+  the two; and what a node saw before it began to read is forgotten once that is known to be there.
+
+What is taken for granted: that a server, asked, has told all that any leader was told by it or by
+another one before.  Of one server, or of one that is always the leader of its cluster, that holds.
 """
 
 from __future__ import annotations
@@ -41,6 +58,11 @@ _WAIT_S = 2.0
 _FAILED_PAUSE_S = 0.25
 
 
+CatchUp = Callable[[], Awaitable[bool]]
+"""Returns when `offer` was called with all that was in a database at the call; false if it cannot
+be known whether that is so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A change, and its place in the order: its own id, and that of the event before it."""
@@ -75,11 +97,12 @@ class Feed:
     ):
         """`n_kept` events can be resumed from, and so many changes may wait for a leader."""
         self.listeners: list[Listener] = []
-        self.catch_up: list[Callable[[], Awaitable[None]]] = []
-        """Each returns when `offer` was called with all that was in a database at the call.
-
-        One that cannot raises a ClusterError, and leaves leading to others.
-        """
+        self.catch_up: dict[str, CatchUp] = {}
+        """By database.  One that raises a ClusterError leaves leading to others."""
+        self.whole: Callable[[Change], Change] = lambda change: change
+        """Makes a row's latest change tell all of the row, in place of what is other."""
+        self.watching: set[asyncio.Event] = set()
+        """Set whenever `position` is another."""
         self.has_seen_all = True
         """Whether all changes that no stream has were offered here; see `coverage`."""
         self._store = store
@@ -99,6 +122,11 @@ class Feed:
         return len(self._pending)
 
     @property
+    def is_reading(self) -> bool:
+        """Whether the stream was found, so that all that comes from now on is heard."""
+        return self._reader is not None
+
+    @property
     def position(self) -> StreamId:
         """The id of the last event that listeners heard."""
         return self._reader.position if self._reader else ZERO
@@ -114,6 +142,16 @@ class Feed:
         for change in changes:
             self._pending.offer(change, now)
         self._offered.set()
+
+    @property
+    def n_seen(self) -> int:
+        """How many changes have been pending here so far; see `cover`."""
+        return self._pending.n_seen
+
+    def cover(self, n_seen: int) -> None:
+        """All that was missing here is in the stream; so are the first `n_seen` that were seen."""
+        self._pending.forget(n_seen)
+        self.has_seen_all = True
 
     def mark(self, name: str) -> None:
         """Append a mark behind all that was offered, when this node leads."""
@@ -186,6 +224,8 @@ class Feed:
     def _move(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
+        for event in self.watching:
+            event.set()
 
     async def lead(self, lease: Lease) -> None:
         """Append what is pending, and what comes: work of the leader.
@@ -193,15 +233,16 @@ class Feed:
         Raises Conflict if the stream has lost what it had, Fenced if there is a newer leader.
         """
         after = await self._begin(lease)
-        for caught_up in self.catch_up:
-            await caught_up()
-        self._pending.take_over()
+        self._pending.take_over(self.whole)
         self.has_seen_all = True
-        while True:
-            self._offered.clear()
-            while changes := self._unsent():
-                after = await self._append(lease, after, changes)
-            await self._offered.wait()
+        try:
+            while True:
+                self._offered.clear()
+                while changes := self._unsent():
+                    after = await self._append(lease, after, changes)
+                await self._offered.wait()
+        finally:
+            self._pending.stand_back()
 
     def _unsent(self) -> list[Change]:
         changes = self._pending.unsent(_BATCH)
@@ -214,12 +255,17 @@ class Feed:
         """Fence off earlier leaders, and see all that they appended; where the stream ends."""
         await self._reach(ZERO)
         last = await self._store.begin(self._name, lease.token)
-        unseen = last != ZERO and not self.has_seen_all
-        if last < self.position or self._pending.has_lost or unseen:
-            _logger.warning("events are lost: the stream ends at %s", last)
-            return await self._store.begin(self._name, lease.token, broken=True)
-        await self._reach(last)
-        return last
+        is_whole = self.position <= last and not self._pending.has_lost
+        is_whole &= self.has_seen_all or last == ZERO
+        if self.position <= last:
+            await self._reach(last)
+        for database, caught_up in self.catch_up.items():
+            if not await caught_up() and self._pending.is_ahead(database):
+                is_whole = False
+        if is_whole:
+            return last
+        _logger.warning("events are lost: the stream ends at %s", last)
+        return await self._store.begin(self._name, lease.token, broken=True)
 
     async def _append(self, lease: Lease, after: StreamId, changes: list[Change]) -> StreamId:
         items = [_encode(change) for change in changes]

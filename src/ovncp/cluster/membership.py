@@ -41,6 +41,8 @@ class NodeRecord:
     status: str = "active"
     """"active", "draining", or "left"."""
     sessions: int = 0
+    has_seen_all: bool = False
+    """Whether it would lose no events as the leader; see `coverage`."""
     beat: int = 0
     """The number of its heartbeat."""
 
@@ -54,8 +56,11 @@ class NodeRecord:
         return cls(**{k: v for k, v in orjson.loads(text).items() if k in cls.__slots__})
 
     def says_more_than(self, other: NodeRecord) -> bool:
-        """Whether anything but the heartbeat has changed."""
-        return replace(self, beat=0, sessions=0) != replace(other, beat=0, sessions=0)
+        """Whether anything but what each heartbeat tells anew has changed."""
+        said = replace(
+            self, beat=other.beat, sessions=other.sessions, has_seen_all=other.has_seen_all
+        )
+        return said != other
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class Membership:
         heartbeat_s: float,
         timeout_s: float,
         n_sessions: Callable[[], int] = int,
+        has_seen_all: Callable[[], bool] = bool,
     ):
         self.me = me
         self.on_forgotten: list[Callable[[], None]] = []
@@ -85,6 +91,7 @@ class Membership:
         self._heartbeat_s = heartbeat_s
         self._timeout_s = timeout_s
         self._n_sessions = n_sessions
+        self._has_seen_all = has_seen_all
         self._seen: dict[str, Seen] = {}
         self._handlers: dict[str, list[Callable[[NodeRecord], None]]] = {e: [] for e in EVENTS}
         self._hurry = asyncio.Event()
@@ -122,6 +129,10 @@ class Membership:
     def set_status(self, status: str) -> None:
         """Tell the others at once that this node is "active" or "draining"."""
         self.me = replace(self.me, status=status)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Tell the others at once what is new of this node, and look what is new of them."""
         self._hurry.set()
 
     async def run(self) -> None:
@@ -144,7 +155,12 @@ class Membership:
         if self.me.beat and self.me.id not in entries:
             for tell in self.on_forgotten:
                 tell()
-        self.me = replace(self.me, beat=self.me.beat + 1, sessions=self._n_sessions())
+        self.me = replace(
+            self.me,
+            beat=self.me.beat + 1,
+            sessions=self._n_sessions(),
+            has_seen_all=self._has_seen_all(),
+        )
         await self._store.enter(_REGISTER, {self.me.id: self.me.encode()}, self._timeout_s)
         self._look()
         for record in (self.me, *map(NodeRecord.decode, entries.values())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -15,7 +16,7 @@ from ovncp.cluster.feed import Feed
 from ovncp.cluster.leadership import Leadership
 from ovncp.cluster.locks import Locks
 from ovncp.cluster.mail import Body, Mail
-from ovncp.cluster.membership import Membership, record_of
+from ovncp.cluster.membership import Membership, NodeRecord, record_of
 from ovncp.cluster.metrics import Counts, Family, counted, family, labels
 from ovncp.cluster.rates import Rates
 from ovncp.cluster.sessions import NoSuchNode, Sessions
@@ -24,6 +25,8 @@ from ovncp.cluster.settings import ClusterSettings
 _logger = logging.getLogger("ovncp.cluster.node")
 
 _CRASHED_PAUSE_S = 1.0
+_HEIR_S = 5.0
+_LOOK_S = 0.2
 _DRAIN = "drain"
 _SWEEP = "sessions of nodes that are gone"
 _FEED = "events"
@@ -53,6 +56,7 @@ class Node:
             settings.heartbeat_s,
             settings.node_timeout_s,
             lambda: len(self.sessions.own),
+            lambda: self.feed.has_seen_all,
         )
         self.mail = Mail(store, settings.node_id)
         self.sessions = Sessions(
@@ -68,6 +72,7 @@ class Node:
         self.cache = Cache(store, settings.cache_entries, settings.invalidations_kept, counts)
         self.feed = Feed(store, "ovn", settings.events_kept, counts)
         self.coverage = Coverage(self.feed, self.leadership, self.mail, settings.node_id)
+        self.coverage.on_covered.append(self.membership.hurry)
         self.rates = Rates(store)
         self.leadership.add(_SWEEP, self.sessions.clean)
         self.leadership.add(_FEED, self.coverage.lead)
@@ -111,7 +116,31 @@ class Node:
         self.sessions.drain()
         for tell in self.on_drain:
             tell()
+        await self._heir()
         await self.leadership.withdraw()
+
+    async def _heir(self) -> None:
+        """Return when somebody else would lose no events as the leader, or nobody soon will.
+
+        Who has just started needs a mark of this node, if it leads, to be sure of that.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEIR_S):
+                while (
+                    self.leadership.is_leader
+                    and self._fellows
+                    and not any(record.has_seen_all for record in self._fellows)
+                ):
+                    self.membership.hurry()
+                    await asyncio.sleep(_LOOK_S)
+
+    @property
+    def _fellows(self) -> list[NodeRecord]:
+        """The other nodes that are there, and stay."""
+        nodes = self.membership.nodes.items()
+        return [
+            seen.record for id, seen in nodes if id != self.id and self.membership.is_active(id)
+        ]
 
     async def ask_to_drain(self, node_id: str) -> None:
         """Have a node drain.  Raises NoSuchNode, Unavailable."""

@@ -11,7 +11,11 @@ that this node saw before it, whether it saw this one before the stream showed i
 Whoever is to append must have seen all that was in the databases when the last leader's events
 ended: else what is here of a row may be older than what that leader has appended.  And of a row of
 which the stream has a change that this node has seen only as part of another one, no more than the
-last change is sure to be newer.
+last change is sure to be newer; what it says is against a state that those who were told never
+knew, so it is told as the whole row instead.
+
+What was seen before this node began to read the stream may be there, unread: `forget` is for when
+all of that is known to be.
 
 Pure: time is an argument.
 """
@@ -19,6 +23,7 @@ Pure: time is an argument.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -29,6 +34,11 @@ class Change:
     row: str
     version: str
     data: bytes
+
+
+def database_of(row: str) -> str:
+    """The database that a row belongs to: the first part of its name."""
+    return row.partition("/")[0]
 
 
 @dataclass(slots=True)
@@ -53,7 +63,9 @@ class Pending:
         self._by_row: dict[str, deque[int]] = {}
         self._ahead: OrderedDict[str, deque[str]] = OrderedDict()
         self._n_ahead = 0
-        self._next = 0
+        self._is_leading = False
+        self.n_seen = 0
+        """How many changes have been pending here; see `forget`."""
         self.has_lost = False
         """Whether there were too many, so that some are not here which no stream has."""
 
@@ -71,9 +83,9 @@ class Pending:
                 del self._ahead[change.row]
             self._drop_all(list(self._by_row.get(change.row, ())))
             return
-        self._offered[self._next] = _Offered(change, now)
-        self._by_row.setdefault(change.row, deque()).append(self._next)
-        self._next += 1
+        self._offered[self.n_seen] = _Offered(change, now)
+        self._by_row.setdefault(change.row, deque()).append(self.n_seen)
+        self.n_seen += 1
         if len(self._offered) > self._n_most:
             self._drop(next(iter(self._offered)))
             self.has_lost = True
@@ -83,7 +95,8 @@ class Pending:
         numbers = self._by_row.get(row, ())
         versions = [self._offered[number].change.version for number in numbers]
         if version not in versions:
-            self._remember_ahead(row, version)
+            if not self._is_leading:
+                self._remember_ahead(row, version)
             return
         settled = list(numbers)[: versions.index(version) + 1]
         at = self._offered[settled[-1]].at
@@ -108,14 +121,36 @@ class Pending:
                 if self._offered[number].change.version == change.version:
                     self._offered[number].is_sent = True
 
-    def take_over(self) -> None:
-        """Be the one who appends, having seen all that was in the databases, and the stream."""
+    def is_ahead(self, database: str) -> bool:
+        """Whether the stream has shown changes of a database that have not been seen there."""
+        return any(database_of(row) == database for row in self._ahead)
+
+    def forget(self, n_seen: int) -> None:
+        """All of the first `n_seen` changes are in the stream, read here or not."""
+        while self._offered and (oldest := next(iter(self._offered))) < n_seen:
+            self._drop(oldest)
+
+    def take_over(self, whole: Callable[[Change], Change]) -> None:
+        """Be the one who appends, having seen all that was in the databases, and the stream.
+
+        `whole` makes the latest change of a row tell all of the row, in place of what is other.
+        From now on nothing in the stream is ahead of what is offered, until `stand_back`: a row
+        that is again what it once was has changed.
+        """
         for row in self._ahead:
-            self._drop_all(list(self._by_row.get(row, ()))[:-1])
+            numbers = list(self._by_row.get(row, ()))
+            self._drop_all(numbers[:-1])
+            for last in map(self._offered.__getitem__, numbers[-1:]):
+                last.change = whole(last.change)
         self._ahead.clear()
         self._n_ahead = 0
         for offered in self._offered.values():
             offered.is_sent = False
+        self._is_leading = True
+
+    def stand_back(self) -> None:
+        """Be one of those who do not append."""
+        self._is_leading = False
 
     def _remember_ahead(self, row: str, version: str) -> None:
         self._ahead.setdefault(row, deque()).append(version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from ovncp.cluster.base import ZERO, Gap, Item, Store, StreamId
+from ovncp.cluster.base import Gap, Item, Store, StreamId
 
 _PAGE = 1000
 
@@ -36,10 +36,10 @@ class Reader:
         return items
 
     async def restart(self) -> list[Item]:
-        """Go to the end, whatever the position; the items that are kept of what was skipped."""
+        """Go to the end, whatever is missing; the items that are kept of what was skipped."""
         end = await self._store.last(self._stream)
         skipped: list[Item] = []
-        after = ZERO
+        after = self.position
         while page := await self._store.read(self._stream, after, _PAGE, 0):
             skipped += [item for item in page if item.id <= end]
             after = page[-1].id

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 
 from ovncp.ovn.filters import Filter
-from ovncp.ovn.rows import Rows, joined_key, sort_key
+from ovncp.ovn.order import joined_key, sort_key
+from ovncp.ovn.rows import Rows
 from ovncp.ovn.values import refuse
 from ovncp.ovsdb.row import Row
 from ovncp.ovsdb.schema import VERSION, Column
@@ -115,7 +116,7 @@ async def _in_order(rows: Rows, question: Question, after: list[Any] | None) -> 
     """By going through the table in its order, until the page is full."""
     descending = question.orders[0][1]
     columns = tuple((column, other != descending) for column, other in question.orders)
-    order = rows.order(columns)
+    order = await rows.order(columns)
     key = None if after is None else (joined_key(after[:-1], columns), after[-1])
     wanted = question.limit + 1
     found: list[Row] = []

@@ -5,28 +5,22 @@ uuids in the order of a column. Each is made when it is first asked for, and cos
 what differs.
 """
 
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 import orjson
 
+from ovncp.ovn.order import Order, OrderedBy
 from ovncp.ovsdb.aspect import Aspect, any_of
 from ovncp.ovsdb.condition import Clause
 from ovncp.ovsdb.row import Change, Row, Values
 from ovncp.ovsdb.row_index import RowIndexes
-from ovncp.ovsdb.schema import UUID, VERSION, Column, format_uuid
+from ovncp.ovsdb.schema import VERSION, Column, format_uuid
 from ovncp.ovsdb.table import Table
 
 _MOST_ORDERS = 8
 
 Show = Callable[[Any], Any]
-OrderedBy = tuple[tuple[Column, bool], ...]
-"""Columns, of which the later ones decide where others tie; each the other way round if True."""
-Key = tuple[Any, str]
-"""A place in an order: what is ordered by, and the uuid."""
 
 
 def shown(column: Column) -> Show | None:
@@ -122,15 +116,31 @@ class Rows:
 
     # In an order
 
-    def order(self, columns: OrderedBy) -> "Order":
-        """The rows in the order of `columns`."""
+    async def order(self, columns: OrderedBy) -> Order:
+        """The rows in the order of `columns`; the first time it takes a while, in slices."""
+        order = self._order(columns)
+        await order.ready()
+        return order
+
+    def order_at_once(self, columns: OrderedBy) -> Order:
+        """As `order`, where nobody can wait: of tables that have a few thousand rows."""
+        order = self._order(columns)
+        order.finish()
+        return order
+
+    def _order(self, columns: OrderedBy) -> Order:
         order = self._orders.pop(columns, None)
         if order is None:
             order = Order(columns, self.table.rows.values())
-            if len(self._orders) >= _MOST_ORDERS:
-                del self._orders[next(iter(self._orders))]
+            self._forget_one()
         self._orders[columns] = order
         return order
+
+    def _forget_one(self) -> None:
+        # One that is being sorted is waited for, and has to be told what changes.
+        ready = (columns for columns, order in self._orders.items() if order.is_ready)
+        if len(self._orders) >= _MOST_ORDERS and (oldest := next(ready, None)) is not None:
+            del self._orders[oldest]
 
     # Being kept up to date
 
@@ -143,89 +153,6 @@ class Rows:
             order.change(uuid, old, new)
 
 
-def _by(column: Column) -> Callable[[Row], Any]:
-    key = sort_key(column)
-    return lambda row: key(row.values)
-
-
-class Order:
-    """The rows of a table in the order of columns, and of their uuids where these are the same."""
-
-    def __init__(self, columns: OrderedBy, rows: Iterable[Row]) -> None:
-        self._key = order_key(columns)
-        ordered = sorted(rows, key=uuid_of)
-        for column, inverted in reversed(columns):
-            ordered.sort(key=_by(column), reverse=inverted)
-        self.keys: list[Key] = [(self._key(row.values), row.uuid) for row in ordered]
-
-    def change(self, uuid: str, old: Values | None, new: Values | None) -> None:
-        """Note that the row `uuid`, which was `old`, is `new` now."""
-        old_key = None if old is None else self._key(old)
-        new_key = None if new is None else self._key(new)
-        if old is not None and new is not None and old_key == new_key:
-            return
-        if old is not None:
-            place = bisect_left(self.keys, (old_key, uuid))
-            del self.keys[place]
-        if new is not None:
-            insort(self.keys, (new_key, uuid))
-
-    def page(self, after: Key | None, n_rows: int, *, descending: bool = False) -> Sequence[Key]:
-        """The `n_rows` keys that follow `after`, from the first one where that is None."""
-        keys = self.keys
-        if not descending:
-            start = 0 if after is None else bisect_right(keys, after)
-            return keys[start : start + n_rows]
-        end = len(keys) if after is None else bisect_left(keys, after)
-        return keys[max(0, end - n_rows) : end][::-1]
-
-
-@lru_cache(1024)
-def sort_key(column: Column) -> Callable[[Values], Any]:
-    """What rows are compared by that are ordered by `column`."""
-    if column.type.is_map:
-        return lambda values: tuple(values[column.index].items())
-    return itemgetter(column.index)
-
-
-class Inverted:
-    """A value that is ordered the other way round."""
-
-    __slots__ = ("value",)
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Inverted) and bool(self.value == other.value)
-
-    def __lt__(self, other: "Inverted") -> bool:
-        return bool(other.value < self.value)
-
-
-def order_key(columns: OrderedBy) -> Callable[[Values], Any]:
-    """What rows are compared by that are ordered by `columns`; of several ones a tuple."""
-    keys = [sort_key(column) for column, _ in columns]
-    if len(keys) == 1:
-        return keys[0]
-    return lambda values: joined_key([key(values) for key in keys], columns)
-
-
-def joined_key(values: Sequence[Any], columns: OrderedBy) -> Any:
-    """What a row is compared by that is ordered by `columns`, where it has `values`."""
-    if len(columns) == 1:
-        return values[0]
-    pairs = zip(values, columns, strict=True)
-    return tuple([Inverted(value) if inverted else value for value, (_, inverted) in pairs])
-
-
 def encode(value: Any) -> bytes:
     """JSON text, with keys of maps that are no strings made such."""
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
-
-
-def uuid_of(row: Row) -> str:
-    """The uuid of `row`."""
-    uuid: str = row.values[UUID]
-    return uuid

@@ -170,7 +170,7 @@ class View:
     def _of_kind(self, kind: str, after: tuple[str, str] | None, n_nodes: int) -> Iterator[Node]:
         rows = self._graph.rows(TABLES.get(kind, ""))
         if rows is not None and self._tenant is None:
-            keys = rows.order(((rows.table.columns["name"], False),)).page(after, n_nodes)
+            keys = rows.order_at_once(((rows.table.columns["name"], False),)).page(after, n_nodes)
         else:
             keys = sorted(self._keys(kind))
             keys = keys[0 if after is None else bisect_right(keys, after) :]

@@ -15,7 +15,6 @@ from ovncp.ovn.replica import new_uuid
 from ovncp.ovn.resources import BY_NAME, Parent, Resource
 from ovncp.ovn.rows import Rows
 from ovncp.ovn.values import Unresolved, refuse
-from ovncp.ovsdb.atom import uuid_from_string
 from ovncp.ovsdb.row import Row, Values
 from ovncp.ovsdb.schema import VERSION, format_uuid
 from ovncp.ovsdb.table import Table
@@ -32,8 +31,8 @@ class Place(NamedTuple):
 class Write:
     """What is asked for: `target` is None for a new row.
 
-    `version` is the one that the row has to be in, "*" for any. `uuid` is that of a new row, and
-    `name` what other writes of the same transaction call it.
+    `versions` are those of which the row has to be in one, None for any. `uuid` is that of a new
+    row, and `name` what other writes of the same transaction call it.
     """
 
     action: str
@@ -41,7 +40,7 @@ class Write:
     target: str | None = None
     place: Place | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    version: str | None = None
+    versions: frozenset[str] | None = None
     uuid: str | None = None
     name: str | None = None
 
@@ -150,10 +149,10 @@ def _check_place(place: Place, resource: Resource, uuid: str, draft: Draft) -> N
 
 
 def _expect(write: Write, uuid: str, row: Row | None, draft: Draft) -> None:
-    """Make it a condition that the row is there, in the version that is asked for."""
-    if row is None or write.version in (None, "*"):
+    """Make it a condition that the row is there, in the one it is in of those asked for."""
+    if row is None or write.versions is None:
         draft.expect(write.resource.table, uuid)
         return
-    if uuid_from_string(write.version or "") != format_uuid(row.values[VERSION]):
+    if format_uuid(row.values[VERSION]) not in write.versions:
         raise Stale(f"the {write.resource.singular} {uuid} has changed")
     draft.expect_version(write.resource.table, row)

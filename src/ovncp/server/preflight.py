@@ -58,8 +58,13 @@ def check_port_is_free(port: int, option: str) -> None:
             if error.errno != errno.EADDRINUSE:
                 text = f"cannot listen on port {port} ({error.strerror})"
                 raise Refused(f"{text}: name another with {option}") from error
-            text = f"port {port} is taken by {_process(_listener(port))}"
-            raise Refused(f"{text}: stop that, or name another with {option}") from error
+            raise taken(port, option) from error
+
+
+def taken(port: int, option: str) -> Refused:
+    """What to say of TCP `port`, which somebody else listens on."""
+    text = f"port {port} is taken by {_process(_listener(port))}"
+    return Refused(f"{text}: stop that, or name another with {option}")
 
 
 def lock_holder(path: Path) -> int:

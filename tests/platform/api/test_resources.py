@@ -1,6 +1,7 @@
 """Resources over HTTP: made, read, changed, deleted, and what is said of what cannot be."""
 
 import itertools
+from uuid import UUID
 
 import pytest
 
@@ -98,6 +99,51 @@ def test_a_change_goes_by_the_version_that_is_asked_for(node: Node, switch: str)
     assert problem["type"] == "urn:ovncp:problem:stale"
     node.delete(path, 412, If_Match=first)
     node.delete(path, If_Match=node.client.get(path).headers["etag"])
+
+
+def test_a_change_goes_by_one_of_several_versions(node: Node, switch: str) -> None:
+    path, none = f"/switches/{switch}", f'"{UUID(int=1)}"'
+    first = node.client.get(path).headers["etag"]
+    node.patch(path, {"other_config": {"a": "1"}}, If_Match=f"{none}, {first}")
+    second = node.client.get(path).headers["etag"]
+    node.patch(path, {"other_config": {"a": "2"}}, If_Match=f'"x,",{first} ,, {second},')
+    node.patch(path, {"other_config": {"a": "3"}}, 412, If_Match=f"{first}, {second}")
+    lines = [("if-match", none), ("if-match", node.client.get(path).headers["etag"])]
+    assert node.client.patch(path, json={}, headers=lines).status_code == 200
+    last = node.client.get(path).headers["etag"]
+    # By strong comparison a weak tag is none that a row has.
+    node.patch(path, {"other_config": {"a": "4"}}, 412, If_Match=f"W/{last}")
+    for bad in ("", "x", f"{last} {last}", f"{last}, x", f"*, {last}", last[:-1]):
+        node.patch(path, {"other_config": {"a": "5"}}, 400, If_Match=bad)
+    assert node.get(path)["other_config"] == {"a": "2"}
+    several = {"if-none-match": f"{none}, W/{last}"}
+    assert node.client.get(path, headers=several).status_code == 304
+    operation = {"method": "PATCH", "path": path, "body": {}, "if_match": f"{first}, {last}"}
+    node.post("/transactions", {"operations": [operation]}, 200)
+    (result,) = node.post("/batch", {"operations": [operation]}, 200)["results"]
+    assert result["status"] == 200
+    node.patch(path, {"other_config": {"a": None}}, If_Match="*")
+    node.delete(path, If_Match="*")
+    node.patch(path, {}, 404, If_Match="*")
+
+
+def test_a_version_is_the_databases_however_late_it_is_seen_here(
+    node: Node, server: Server, switch: str
+) -> None:
+    path = f"/switches/{switch}"
+    client = server.client()
+    where = [["name", "==", switch]]
+    for number in range(30):
+        before = node.client.get(path).headers["etag"]
+        config = ["map", [["n", f"{number}"]]]
+        row = {"other_config": config}
+        update = {"op": "update", "table": "Logical_Switch", "where": where, "row": row}
+        client.transact(NORTHBOUND, update)
+        select = {"op": "select", "table": "Logical_Switch", "where": where}
+        (found,) = client.transact(NORTHBOUND, select | {"columns": ["_version"]})[0]["rows"]
+        now = f'"{found["_version"][1]}"'
+        tags = now if number % 2 else f"{before}, {now}"
+        node.patch(path, {"other_config": {"n": "seen"}}, If_Match=tags)
 
 
 def test_a_version_that_changes_on_the_way_is_noticed(

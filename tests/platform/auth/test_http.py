@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,7 +16,7 @@ import pytest
 from api_in_process import platform
 from everybody import quick_passwords
 from oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
-from ovncp.api import app
+from ovncp.api import app, refusals
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import AuthSettings, DatabaseSettings, OidcSettings
@@ -430,6 +432,53 @@ class TestTheTrail:
             assert kind(problem) == "unavailable"
         await checked(world.admin.get("/switches/untold"), 404)
 
+    async def test_who_may_not_write_is_told_and_cannot_fill_the_database(self, world):
+        viewer = await world.user("viewer", Role.VIEWER, a=Role.OPERATOR)
+        await checked(world.admin.post("/switches", json={"name": "told"}), 201)
+        operation = {"method": "PATCH", "path": "/switches/told", "body": {}}
+        bulk = {"operations": [{"method": "DELETE", "path": "/meters/m"}, operation]}
+        await checked(viewer.post("/switches", json={}), 403)
+        await checked(viewer.delete("/switches/told"), 403)
+        await checked(viewer.post("/db/nb/ACL", json={}), 403)
+        await checked(viewer.post("/transactions", json=bulk), 403)
+        results = (await checked(viewer.post("/batch", json=bulk)))["results"]
+        assert [result["status"] for result in results] == [403, 403]
+        await checked(viewer.patch("/users/root", json={"is_active": False}), 403)
+        # What is only read is no attempt at writing.
+        await checked(viewer.get("/users"), 403)
+        found = await records(world.admin, principal="viewer")
+        assert [(r["action"], r["resource"], r["target"]) for r in reversed(found)] == [
+            ("create", "switches", ""),
+            ("delete", "switches", "told"),
+            ("create", "ACL", ""),
+            ("delete", "meters", "m"),
+            ("delete", "meters", "m"),
+            ("change", "switches", "told"),
+            ("change", "users", "root"),
+        ]
+        assert {(r["result"], r["before"], r["after"]) for r in found} == {
+            ("forbidden", None, None)
+        }
+        assert all(record["request_id"] and record["address"] for record in found)
+
+        stranger, elsewhere = await world.user("stranger", None, a=Role.ADMIN), {"ovn-tenant": "b"}
+        await checked(stranger.post("/routers", json={}, headers=elsewhere), 403)
+        await checked(stranger.post("/trace", json={}, headers=elsewhere), 403)
+        (one,) = await records(world.admin, principal="stranger")
+        assert (one["resource"], one["result"], one["tenant"]) == ("routers", "forbidden", None)
+
+        for _ in range(100):
+            await checked(viewer.delete("/switches/told"), 403)
+        assert len(await records(world.admin, principal="viewer")) == refusals.FEW
+        inside = {"ovn-tenant": "a"}
+        await checked(viewer.put("/tenants/a/quotas", json={}, headers=inside), 403)
+        await world.node.refusals.close()
+        many, one, *others = await records(world.admin, principal="viewer")
+        assert (one["resource"], one["target"], one["tenant"]) == ("tenants", "a/quotas", "a")
+        assert len(others) == refusals.FEW
+        told = many["action"], many["result"], many["after"]
+        assert told == ("several", "forbidden", {"refused": 100 + len(found) - refusals.FEW})
+
 
 async def records(client, **query):
     return (await checked(client.get("/audit", params=query)))["items"]
@@ -624,3 +673,16 @@ class TestTheProgram:
         env = {"AUTH_MODE": "open", "PATH": "/usr/bin:/bin"}
         done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=30)
         assert done.returncode == 1 and "auth.mode open" in done.stderr
+
+    def test_a_port_that_cannot_be_had_is_told_and_who_has_it(self):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            command = [OVNCP, "api", f"--port={port}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 1 and done.stdout == ""
+            assert f"port {port} is taken by " in done.stderr
+            assert f"(process {os.getpid()}): stop that, or name another with --port" in done.stderr
+        command = [OVNCP, "api", "--host=192.0.2.1", "--port=0"]
+        env = {**os.environ, "AUTH_MODE": "users"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+        assert "cannot listen on 192.0.2.1:0 (Cannot assign requested address)" in done.stderr

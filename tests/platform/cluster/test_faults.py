@@ -134,7 +134,13 @@ def node_of(id, redis_settings):
     store = RedisStore(redis_settings)
     node = Node(settings, store, "1.0")
     node.breakers.append(store.breaker)
+    node.feed.catch_up["nb"] = has_offered_all
     return node
+
+
+async def has_offered_all():
+    """A commit is offered by all nodes at once."""
+    return True
 
 
 @pytest.fixture
@@ -151,7 +157,7 @@ async def world():
                 await until(lambda node=node: node.feed._reader)
                 await until(lambda node=node: len(node.membership.nodes) == len(world.nodes))
                 await until(lambda node=node: node.cache.is_usable)
-                node.coverage.begin()
+                node.coverage.begin("nb")
                 node.sessions.open(
                     Session(f"of {node.id}", node.id, "u", None, "::1", time.time()),
                     lambda to: None,

@@ -115,8 +115,9 @@ async def test_leaders_that_die_and_lag_lose_nothing(start):
         async def see():
             node.feed.offer(changes(*database[seen[id(node)] :]))
             seen[id(node)] = len(database)
+            return True
 
-        node.feed.catch_up.append(see)
+        node.feed.catch_up["nb"] = see
         return see
 
     see = {id(node): see_all(node) for node in nodes}

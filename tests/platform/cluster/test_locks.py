@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -65,18 +66,26 @@ async def test_retries_are_bounded(open_store, locks):
 
 
 async def test_it_is_renewed_for_as_long_as_it_is_held(open_store, locks):
-    async with locks.hold("a", ttl_s=TTL_S) as lease:
-        await asyncio.sleep(3 * TTL_S)
-        lease.check()
-        with pytest.raises(NotAcquired):
-            await Locks(open_store(), "other", Counts()).acquire("a", retries=0)
+    other = Locks(open_store(), "other", Counts())
+
+    async def hold(ttl_s):
+        """Returns whether it was held all the time, which takes as many renewals in time."""
+        with contextlib.suppress(LeaseLost):
+            async with locks.hold("a", ttl_s=ttl_s):
+                await asyncio.sleep(2 * ttl_s)
+                with pytest.raises(NotAcquired):
+                    await other.acquire("a", retries=0)
+                return True
+
+    # On a machine with much else to do the first may come late.
+    assert await hold(TTL_S) or await hold(5 * TTL_S) or await hold(25 * TTL_S)
 
 
 async def test_it_is_not_held_for_longer_than_allowed(open_store, locks, counts):
     with pytest.raises(LeaseLost, match="longest time"):
         async with locks.hold("a", ttl_s=60, max_hold_s=TTL_S):
             await asyncio.sleep(60)
-    await Locks(open_store(), "other", Counts()).acquire("a", retries=20)
+    await Locks(open_store(), "other", Counts()).acquire("a", retries=1000)
     assert counts.locks_lost == 1
 
 

@@ -25,6 +25,10 @@ def unsent(pending):
     return [(c.row, c.version) for c in pending.unsent(100)]
 
 
+def whole(change):
+    return Change(change.row, change.version, b"whole")
+
+
 @pytest.fixture
 def pending():
     return Pending(1000, oldest_s=60.0)
@@ -62,18 +66,46 @@ def test_of_a_row_with_a_change_that_was_seen_in_another_one_the_last_is_safe(pe
     offered(pending, ("a", 1), ("b", 1))
     pending.settle("a", "2")
     offered(pending, ("a", 3))
-    pending.take_over()
+    pending.take_over(whole)
     assert unsent(pending) == [("b", "1"), ("a", "3")]
     offered(pending, ("a", 4))
-    pending.take_over()
+    pending.take_over(whole)
     assert unsent(pending) == [("b", "1"), ("a", "3"), ("a", "4")]
+
+
+def test_what_is_against_a_state_that_was_not_told_is_told_as_the_whole_row(pending):
+    offered(pending, ("a", 2), ("b", 1))
+    pending.settle("a", "1")
+    pending.take_over(whole)
+    assert [(c.row, c.data) for c in pending.unsent(9)] == [("a", b"whole"), ("b", b"")]
+
+
+def test_who_appends_is_behind_nothing(pending):
+    """A row that is again what it once was has changed."""
+    pending.settle("a", "1")
+    pending.take_over(whole)
+    pending.settle("a", "2")
+    offered(pending, ("a", 1), ("a", 2))
+    assert unsent(pending) == [("a", "1"), ("a", "2")]
+    pending.stand_back()
+    pending.settle("b", "1")
+    offered(pending, ("b", 1))
+    assert unsent(pending) == [("a", "1"), ("a", "2")]
+
+
+def test_what_is_known_to_be_in_the_stream_is_forgotten(pending):
+    offered(pending, ("a", 1), ("b", 1))
+    n_seen = pending.n_seen
+    offered(pending, ("a", 2))
+    pending.forget(n_seen)
+    assert unsent(pending) == [("a", "2")]
 
 
 def test_what_was_sent_is_not_sent_again(pending):
     offered(pending, ("a", 1), ("b", 1))
     pending.mark_sent([change("a", 1)])
     assert unsent(pending) == [("b", "1")]
-    pending.take_over()
+    pending.take_over(whole)
     assert unsent(pending) == [("a", "1"), ("b", "1")]
 
 
@@ -123,9 +155,11 @@ class World:
 
     def lead(self, node: Node) -> None:
         """Have a node take over from whoever led before."""
+        for each in self.nodes:
+            each.pending.stand_back()
         node.read(len(self.stream))
         node.see(len(self.database))
-        node.pending.take_over()
+        node.pending.take_over(whole)
 
 
 @dataclass

@@ -40,8 +40,12 @@ class Node:
         self.hub = Hub(self.feed)
         runs = (self.feed.run, self.leadership.run, mail.run, coverage.run)
         self.tasks = [asyncio.create_task(run()) for run in runs]
-        coverage.begin()
+        self.feed.catch_up["nb"] = self._see_all
+        coverage.begin("nb")
         self.n_made = 0
+
+    async def _see_all(self) -> bool:
+        return True  # what is made is seen
 
     def make(self, n_events: int, table: str = "Logical_Switch") -> None:
         """So many changes are seen at the database."""
@@ -308,14 +312,34 @@ async def test_messages_of_the_node_have_the_place_of_the_client(nodes: Any) -> 
     assert not node.hub._by_key
 
 
-async def test_a_client_may_come_before_the_store_can_be_reached() -> None:
+@pytest.fixture
+async def lost() -> AsyncIterator[Node]:
+    """A node that has not found the stream."""
     node = Node(Memory(), "a", 100)
-    client = Client(node)
     running, *_ = node.tasks
     running.cancel()
+    yield node
+    await node.close()
+
+
+async def test_a_client_may_come_before_the_store_can_be_reached(lost: Node) -> None:
+    client = Client(lost)
     taking = asyncio.ensure_future(client.take())
     await asyncio.sleep(0.1)
     assert not taking.done()
-    node.tasks[0] = asyncio.create_task(node.feed.run())
+    client.session.say("move", node="b")
+    assert await taking == {"type": "move", "node": "b"}
+    taking = asyncio.ensure_future(client.take())
+    lost.tasks[0] = asyncio.create_task(lost.feed.run())
     assert (await taking)["type"] == "subscribed"
-    await node.close()
+    assert not lost.feed.watching
+
+
+async def test_a_client_may_go_before_the_store_can_be_reached(lost: Node) -> None:
+    client = Client(lost)
+    taking = asyncio.ensure_future(client.take())
+    await asyncio.sleep(0)
+    client.session.end()
+    with pytest.raises(StopAsyncIteration):
+        await taking
+    assert not lost.feed.watching

@@ -1,0 +1,124 @@
+"""Nodes that have just come: they lead without events that are lost, or told twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from ovncp.cluster.feed import MARK, Listener
+from ovncp.cluster.node import Node
+from ovncp.cluster.pending import Change
+from ovncp.cluster.settings import ClusterSettings
+
+LEASE_S = 0.6
+DATABASE = "nb"
+
+
+@pytest.fixture(params=["memory", "redis"])
+def kind(request):
+    return request.param
+
+
+async def until(condition, seconds=15.0):
+    """Returns when `condition` holds, which it is to do soon."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Client(Listener):
+    """Notes what a node's clients are told, and whether they were told to load anew."""
+
+    def __init__(self):
+        self.told = []
+        self.n_misses = 0
+
+    def hear(self, events):
+        changes = [event.change for event in events if event.change.row != MARK]
+        self.told += [(change.row, change.version) for change in changes]
+
+    def miss(self, position):
+        self.n_misses += 1
+
+
+class Database:
+    """What all nodes follow; a node sees what is new when it looks."""
+
+    def __init__(self):
+        self.commits = []
+
+    def commit(self, *changes):
+        self.commits += [Change(row, version, b"") for row, version in changes]
+
+
+class Follower:
+    """A node which follows the database from its start on, and was not told of what was before."""
+
+    def __init__(self, name, store, database):
+        settings = ClusterSettings(name, heartbeat_s=0.2, node_timeout_s=30.0, lease_s=LEASE_S)
+        self.node = Node(settings, store, "1.0")
+        self.client = Client()
+        self.node.feed.listeners.append(self.client)
+        self.node.feed.catch_up[DATABASE] = self.look
+        self._database = database
+        self._n_seen = len(database.commits)
+        self.node.coverage.begin(DATABASE)
+
+    async def look(self):
+        """Sees all that was committed."""
+        news = self._database.commits[self._n_seen :]
+        self._n_seen += len(news)
+        self.node.feed.offer(news)
+        return True
+
+    @property
+    def leads(self):
+        return self.node.leadership.is_leader
+
+    async def die(self):
+        for task in self.node._tasks:
+            task.cancel()
+        await asyncio.gather(*self.node._tasks, return_exceptions=True)
+
+    async def covered(self):
+        await until(lambda: self.node.feed.has_seen_all)
+
+
+@pytest.fixture
+async def follow(open_store):
+    """Makes a node that follows a database; it takes part once its `node` is started."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def follow(name, database):
+            follower = Follower(name, open_store(), database)
+            stack.push_async_callback(follower.node.close)
+            return follower
+
+        yield follow
+
+
+async def test_what_was_appended_before_a_node_read_the_stream_is_not_told_again(follow):
+    """The node had seen it at the database by then."""
+    database = Database()
+    a = follow("a", database)
+    await a.node.start()
+    await until(lambda: a.leads and a.node.feed.position > (0, 0))
+    b = follow("b", database)
+    database.commit(("nb/1", "made"), ("nb/2", "made"), ("nb/1", "changed"))
+    for each in (a, b):
+        await each.look()
+    await until(lambda: len(a.client.told) == 3)
+    await b.node.start()
+    await b.covered()
+    await a.die()
+    await until(lambda: b.leads)
+    database.commit(("nb/1", "changed again"))
+    await b.look()
+    c = follow("c", database)
+    await c.node.start()
+    await c.covered()  # So all that b had to append is in the stream.
+    await until(lambda: b.client.told)
+    assert b.client.told == [("nb/1", "changed again")]
+    assert b.client.n_misses == 0
