@@ -1,9 +1,18 @@
-"""For all tests: whatever started them, the programs that they start take signals as usual.
+"""For all tests: they are as on a machine of their own, whatever started them and runs beside them.
 
-A run that was started by `nohup`, or in the background, ignores some, and so would every program.
+The programs that they start take signals as usual: a run that was started by `nohup`, or in the
+background, ignores some, and so would every program. The examples of a property are the same each
+time, and none is too slow.
 """
 
 import signal
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "unhurried", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 for _number, _usual in (
     (signal.SIGHUP, signal.SIG_DFL),

@@ -363,7 +363,13 @@ class Postgres:
 
     def kill_backend(self) -> None:
         """SIGKILL a process that serves a client: the server ends the others and recovers."""
-        os.kill(self.backends[0], signal.SIGKILL)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for backend in self.backends:
+                with contextlib.suppress(ProcessLookupError):  # It may end by itself meanwhile.
+                    os.kill(backend, signal.SIGKILL)
+                    return
+        raise AssertionError("PostgreSQL serves nobody")
 
     @contextlib.contextmanager
     def admitting(self, rule: str) -> Iterator[None]:

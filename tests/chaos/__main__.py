@@ -26,7 +26,7 @@ from soak.connection import Connection, Lost
 
 N_HOLDERS = 4
 PAUSE_S = 0.4
-HEALING_SECONDS = 60.0
+HEALING_SECONDS = 120.0
 """How long all may take to come to themselves once nothing is wrong any more."""
 
 

@@ -10,7 +10,7 @@ SECONDS = 60
 N_CLIENTS = 20
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["etcd", "postgresql"])
 def test_whatever_happens_nothing_is_lost_doubled_or_told_wrongly(engine: str) -> None:
     run, violations = run_subject(engine, 1, SECONDS, N_CLIENTS)

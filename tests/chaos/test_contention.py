@@ -16,7 +16,7 @@ from servers import Client
 N_TRANSACTIONS = 1500
 PIPELINE = 60
 N_MORE = 5
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 NEXT = {"op": "mutate", "table": "Total", "where": [], "mutations": [["number", "+=", 1]]}
 

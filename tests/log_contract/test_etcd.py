@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from ovncp.log.base import LogError, OutcomeUnknown
 from ovncp.log.contract.bench import SCHEMA
 from ovncp.log.contract.case import entries_from, expected, fill, text
 from ovncp.log.etcd import EtcdLog
+from ovncp.log.etcd_client import EtcdClient
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,28 @@ async def test_what_a_dead_appender_staged_is_swept_up(cluster):
         await log.compact(2)
         assert n_keys(cluster, "/swept/now/entry/") == 0
         assert n_keys(cluster, "/swept/piece/") == n_keys(cluster, "/swept/stage/") == 1
+
+
+async def test_a_notice_that_is_posted_twice_at_once_is_withdrawn(cluster, monkeypatch):
+    """As by a server that shows itself at its start, and is asked for its status at that time."""
+    txn, grant, n_grants = EtcdClient.txn, EtcdClient.grant, itertools.count()
+
+    async def first_is_late(client, *arguments, **operations):
+        if "first" in repr(operations):
+            await asyncio.sleep(0.5)
+        return await txn(client, *arguments, **operations)
+
+    async def in_order(client, ttl_ms):
+        await asyncio.sleep(0.1 * next(n_grants))
+        return await grant(client, ttl_ms)
+
+    async with opened(cluster.url("notices")) as log:
+        monkeypatch.setattr(EtcdClient, "txn", first_is_late)
+        monkeypatch.setattr(EtcdClient, "grant", in_order)
+        await asyncio.gather(*(log.post("server", text, 60_000) for text in (b"first", b"second")))
+        assert list(await log.notices()) == ["server"]
+        await log.withdraw("server")
+        assert await log.notices() == {}
 
 
 def n_keys(cluster: EtcdCluster, prefix: str) -> int:

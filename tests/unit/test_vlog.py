@@ -24,11 +24,19 @@ jsonrpc = logging.getLogger("ovncp.jsonrpc")
 def vlog(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vlog]:
     """The process's log, without syslog; all levels are as at the start afterwards."""
     monkeypatch.setenv("OVS_SYSLOG_METHOD", "null")
+    before = levels()
     vlog = install("ovsdb-server")
     yield vlog
-    vlog.set("info")
     vlog.close()
     logging.getLogger().removeHandler(vlog)
+    for name in levels():
+        logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
+
+
+def levels() -> dict[str, int]:
+    """Of our loggers, as other tests in this process are to find them."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("ovncp")]
+    return {name: logging.getLogger(name).level for name in names}
 
 
 def test_console_form(vlog: Vlog, capfd: pytest.CaptureFixture[str]) -> None:
