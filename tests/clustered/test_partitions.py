@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from clustered.conftest import SCHEMA
+from clustered.conftest import SCHEMA, on_every_etcd
 from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
 from engines import EtcdCluster, Postgres
 from ovncp.log.contract.wire import Wire
@@ -256,6 +256,7 @@ def test_a_client_is_told_when_the_outcome_cannot_be_found_out(wired: tuple[Wire
     assert rows(cut_off.server) == rows(other) == {"a": "1", "b": ""}
 
 
+@on_every_etcd
 def test_an_answer_that_is_lost_is_found_out(wired: tuple[Wired, Server]) -> None:
     cut_off, other = wired
     client = cut_off.server.client(timeout=60)

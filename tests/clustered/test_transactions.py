@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clustered.conftest import Start, starting
+from clustered.conftest import Start, starting, on_every_etcd
 from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
 from engines import EtcdCluster
 from servers import Client, Closed, Server
@@ -41,6 +41,7 @@ def test_a_unique_index_holds_over_all_servers(start: Start) -> None:
     assert [list(rows(server)) for server in servers] == 3 * [["one"]]
 
 
+@on_every_etcd
 def test_counting_at_all_servers_at_once_loses_nothing(start: Start) -> None:
     servers = start(3)
     put(servers[0].client(), "n", "0")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from engines import EtcdCluster, Postgres
+from engines import ETCDS, EtcdCluster, Postgres, shared
 from ovncp.log.base import OutcomeUnknown
 from ovncp.log.contract.bench import SCHEMA, Bench, EngineBench, LossyBench, engine_bench
 from ovncp.log.file import FileLog
@@ -20,8 +20,7 @@ from ovncp.log.standalone import create
 KINDS = {
     "memory": LossyBench,
     "file": LossyBench,
-    "etcd": EngineBench,
-    "postgresql": EngineBench,
+    **dict.fromkeys([*ETCDS, "postgresql"], EngineBench),
 }
 """The bench of each kind."""
 
@@ -29,18 +28,16 @@ KINDS = {
 TIMEOUT_MS = 1500
 
 
-@pytest.fixture(scope="session")
-def etcd() -> Iterator[EtcdCluster]:
-    """A cluster of three, which no test here may harm."""
-    with EtcdCluster() as cluster:
-        yield cluster
+@pytest.fixture
+def etcd() -> EtcdCluster | Postgres:
+    """A cluster of three, which no test may harm."""
+    return shared("etcd")
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A server that no test here may harm."""
-    with Postgres() as server:
-        yield server
+@pytest.fixture
+def postgres() -> EtcdCluster | Postgres:
+    """A server that no test may harm."""
+    return shared("postgresql")
 
 
 @pytest.fixture
@@ -51,8 +48,7 @@ async def bench(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> As
     elif kind == "file":
         opening = file_bench(tmp_path, request.getfixturevalue("monkeypatch"))
     else:
-        engine = request.getfixturevalue({"etcd": "etcd", "postgresql": "postgres"}[kind])
-        opening = engine_bench(engine.url(timeout_ms=TIMEOUT_MS))
+        opening = engine_bench(shared(kind).url(timeout_ms=TIMEOUT_MS))
     async with opening as bench:
         yield bench
 

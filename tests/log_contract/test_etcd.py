@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engines import EtcdCluster, make_certificate
+from engines import ETCDS, EtcdCluster, make_certificate
 from log_contract.faults import PATIENCE_S, load, opened
 from ovncp.log.base import LogError, OutcomeUnknown
 from ovncp.log.contract.bench import SCHEMA
@@ -34,13 +34,24 @@ async def test_a_member_that_dies_or_hangs_costs_no_entry(cluster, fault, victim
     first = victim if is_asked else (victim + 1) % 3
     async with load(cluster.url(f"{fault}{victim_leads}{is_asked}", first)):
         if fault == "kill":
-            cluster.kill(victim)
-            await asyncio.sleep(1)
-            cluster.start(victim)
+            await kill_and_start(cluster, victim)
         else:
             cluster.signal(victim, signal.SIGSTOP)
             await asyncio.sleep(3)
             cluster.signal(victim, signal.SIGCONT)
+
+
+async def kill_and_start(cluster: EtcdCluster, victim: int) -> None:
+    cluster.kill(victim)
+    await asyncio.sleep(1)
+    cluster.start(victim)
+
+
+async def test_a_leader_of_a_newer_etcd_that_dies_costs_no_entry():
+    with EtcdCluster(engine="etcd-3.5") as newer:
+        leader = newer.wait_for_leader()
+        async with load(newer.url(first=leader)):
+            await kill_and_start(newer, leader)
 
 
 async def test_without_a_quorum_there_are_errors_and_then_it_goes_on(cluster):
@@ -136,8 +147,9 @@ async def test_compaction_gives_space_back(cluster):
                 await asyncio.sleep(0.1)
 
 
-async def test_a_full_etcd_refuses_clearly_and_loses_nothing():
-    with EtcdCluster(1, ["--quota-backend-bytes=16000000"]) as full:
+@pytest.mark.parametrize("engine", ETCDS)
+async def test_a_full_etcd_refuses_clearly_and_loses_nothing(engine):
+    with EtcdCluster(1, ["--quota-backend-bytes=16000000"], engine=engine) as full:
         async with opened(full.url()) as log:
             stored = 0
             with pytest.raises(LogError, match="space exceeded") as refused:
