@@ -109,6 +109,24 @@ async def test_reading_the_end_is_no_scan_of_all_even_if_planned_on_an_empty_tab
             assert await n_looked_at(log) < before + 20
 
 
+async def test_what_others_append_is_at_hand_once_it_is_heard_of(server):
+    url = server.url("at_hand")
+    async with opened(url) as log:
+        other = await PostgresLog.open(url)
+        try:
+            # From here on it listens.
+            await fill(log, 1)
+            await other.grown(1)
+            await fill(log, 3)
+            await other.grown(4)
+            before = await n_looked_at(other)
+            read = [entry async for batch in other.read_known(2) for entry in batch]
+            assert read == expected(2, 4)
+            assert await n_looked_at(other) == before
+        finally:
+            await other.close()
+
+
 async def n_looked_at(log: PostgresLog) -> int:
     """How many entries of indexes were read in search of batches, by the one that reads too."""
     await log._reader.fetch("SELECT pg_stat_force_next_flush()")

@@ -19,9 +19,13 @@ from ovncp.log.base import LogError
 
 _logger = logging.getLogger("ovncp.log")
 
-_LEAST_PATIENCE_S = 0.1
+_LEAST_PATIENCE_S = 0.4
 _MOST_PATIENCE_S = 5.0
-"""How long the first one in the queue is waited for, at the least and the most."""
+"""How long the first one in the queue is waited for, at the least and the most.
+
+Longer than a turn takes on a machine that has much else to do: to pass over one that is merely slow
+lets two execute at once.  It is also how long the others write nothing if the first one dies.
+"""
 
 _LONGER_THAN_LAST_TIME = 2
 _TELLING_S = 1.0
@@ -98,10 +102,12 @@ class Turns:
             # Those who asked before are heard of before.
             await self._hear(lambda: self._own in self._queue, _LEAST_PATIENCE_S)
         while self._is_others:
-            first, patience_s = next(iter(self._queue.items()))
-            # It may have asked again already, and is the last one then.
-            if not await self._hear(lambda first=first: self._first != first, patience_s):
-                self.ended(first)
+            await self._let_go_first(*next(iter(self._queue.items())))
+
+    async def _let_go_first(self, writer: str, patience_s: float) -> None:
+        # It may have asked again already, and is the last one then.
+        if not await self._hear(lambda: self._first != writer, patience_s):
+            self.ended(writer)
 
     @property
     def _first(self) -> str:
