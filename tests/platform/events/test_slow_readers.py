@@ -72,7 +72,7 @@ class Node:
 async def serving(made: Platform) -> AsyncIterator[Node]:
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    # events.bound(listening)
+    events.bound(listening)
     config = uvicorn.Config(
         app.make(made),
         ws="websockets-sansio",
