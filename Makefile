@@ -6,6 +6,8 @@
 # make bench-cluster  clusters of ours and C's: how fast, and how long nothing is written when one is killed
 # make bench-api  what a node of the control platform bears on one core, with 100,000 ports loaded
 # make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes ten minutes
+# make client  a Python client of the API in build/client, made of the description that the node at CLIENT_URL
+#             (make run's) gives of itself
 # make soak   clients of every kind on a server that is killed again and again, for ten minutes; SOAK_ARGS
 #             has a seed, or endpoints of other servers: see tests/soak/__main__.py
 # make chaos  servers over etcd and PostgreSQL to which everything happens, for ten minutes, and a judge of
@@ -21,6 +23,8 @@ CHAOS_ARGS ?=
 TEST_PROCESSES ?= 4
 BENCH_ARGS ?=
 UP_ARGS ?=
+CLIENT_URL ?= http://127.0.0.1:8080
+CLIENT_DIR ?= build/client
 
 # Where Debian keeps servers, which is not on every user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -42,7 +46,7 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
-.PHONY: run test lint compiled bench bench-cluster bench-api bench-plots soak chaos interop lock clean programs
+.PHONY: run test lint compiled bench bench-cluster bench-api bench-plots client soak chaos interop lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
@@ -85,6 +89,10 @@ bench-api: programs .venv/dev.stamp compiled
 bench-plots: programs .venv/dev.stamp compiled
 	PYTHONPATH=tests $(BIN)/python -m tests.bench.plots $(BENCH_ARGS)
 
+client: .venv/client.stamp
+	$(BIN)/openapi-python-client generate --url $(CLIENT_URL)/openapi.json --config .ci/client.yaml \
+	    --meta setup --output-path $(CLIENT_DIR) --overwrite --fail-on-warning
+
 soak: programs .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
 
@@ -100,6 +108,7 @@ lock: .venv/dev.stamp
 	$(LOCK) --extra=platform --output-file=requirements.lock
 	$(LOCK) --extra=platform --extra=compiler --constraint=requirements.lock --output-file=requirements-compiler.lock
 	$(LOCK) --all-extras --constraint=requirements-compiler.lock --output-file=requirements-dev.lock
+	$(LOCK) --extra=platform --extra=client --constraint=requirements-dev.lock --output-file=requirements-client.lock
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
@@ -120,6 +129,10 @@ programs:
 
 .venv/compiler.stamp: requirements-compiler.lock .venv/run.stamp
 	$(PIP) install --require-hashes -r requirements-compiler.lock
+	@touch $@
+
+.venv/client.stamp: requirements-client.lock .venv/run.stamp
+	$(PIP) install --require-hashes -r requirements-client.lock
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.lock .venv/run.stamp

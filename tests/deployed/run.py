@@ -31,13 +31,12 @@ async def clients(deployment: Deployment) -> AsyncIterator[History]:
     listeners = list(_listeners(deployment, history))
     tasks = [asyncio.create_task(listener.run()) for listener in listeners]
     tasks.append(asyncio.create_task(_watch(deployment, history)))
+    writers = [
+        Writer(history, name, deployment.url, deployment.tokens[name])
+        for name in (*WRITERS, *TENANT_WRITERS)
+    ]
     try:
         await _until(lambda: all(heard.first for heard in history.heard), "all listen")
-        tokens = deployment.tokens
-        writers = [
-            Writer(history, name, deployment.url, tokens[name])
-            for name in (*WRITERS, *TENANT_WRITERS)
-        ]
         await asyncio.gather(*(writer.begin() for writer in writers))
         writing = [asyncio.create_task(writer.run()) for writer in writers]
         tasks += writing
@@ -50,6 +49,8 @@ async def clients(deployment: Deployment) -> AsyncIterator[History]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            await writer.close()
     history.terms = _terms(deployment)
 
 

@@ -55,18 +55,21 @@ class Writer:
 
     async def run(self) -> None:
         """Write until it is told to be quiet, and once more then, with success."""
-        async with self._client:
-            while not self.is_quiet:
-                await self._count()
-                if self._number % 2:
-                    await self._make_port()
-                if len(self._ports) > _PORTS:
-                    await self._delete_port()
-                await self._look()
-                await asyncio.sleep(_PAUSE_SECONDS)
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                while await self._count() is not Outcome.DONE:
-                    await asyncio.sleep(_AGAIN_SECONDS)
+        while not self.is_quiet:
+            await self._count()
+            if self._number % 2:
+                await self._make_port()
+            if len(self._ports) > _PORTS:
+                await self._delete_port()
+            await self._look()
+            await asyncio.sleep(_PAUSE_SECONDS)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while await self._count() is not Outcome.DONE:
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._client.aclose()
 
     async def _count(self) -> Outcome:
         self._number += 1

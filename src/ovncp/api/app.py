@@ -37,6 +37,7 @@ from ovncp.api.platform import Platform
 from ovncp.api.problem import NotAllowed
 from ovncp.api.request_id import RequestIds
 from ovncp.api.security_headers import SecurityHeaders
+from ovncp.api.sight import Marks
 from ovncp.cluster import background
 
 ROUTERS = (
@@ -86,6 +87,7 @@ def make(platform: Platform) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BoundedBodies)
+    app.add_middleware(Marks, sight=platform.sight)
     app.add_middleware(Observed, requests=platform.requests, spans=platform.spans)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from starlette.responses import Response
 
 from ovncp.api import attempts, problem, quotas, reading, writing
@@ -29,6 +29,10 @@ from ovncp.ovsdb.schema import VERSION
 MOST_OPERATIONS = 1000
 
 
+class Row(RootModel[dict[str, Any]]):
+    """A row, or some fields of one."""
+
+
 class Operation(BaseModel):
     """One write."""
 
@@ -40,7 +44,7 @@ class Operation(BaseModel):
         " for the row that an operation before was given that name by `as`, here and in bodies.",
         examples=["/switches"],
     )
-    body: dict[str, Any] | None = Field(None, description="The fields, for POST and PATCH.")
+    body: Row | None = Field(None, description="The fields, for POST and PATCH.")
     if_match: str | None = Field(
         None, description='The entity tag that the row has to have, as in the header: `"..."`.'
     )
@@ -89,7 +93,7 @@ class Result(BaseModel):
 
     status: int = Field(description="What a request of its own would have been answered with.")
     location: str | None = Field(None, description="Where a new row is.")
-    body: dict[str, Any] | None = Field(None, description="The row.")
+    body: Row | None = Field(None, description="The row.")
 
 
 class ResultOfBatch(Result):
@@ -104,8 +108,8 @@ class RowChange(BaseModel):
     table: str
     resource: str | None
     uuid: str
-    before: dict[str, Any] | None = Field(description="Null for a new row.")
-    after: dict[str, Any] | None = Field(description="Null for one that would be deleted.")
+    before: Row | None = Field(description="Null for a new row.")
+    after: Row | None = Field(description="Null for one that would be deleted.")
 
 
 class TransactionResults(BaseModel):
@@ -175,9 +179,8 @@ def _write(
 ) -> Write:
     """The write that an operation asks for. Raises what `problem.of` knows."""
     uuid = None if key is None else uuid_for(call.principal.id, key, number)
-    return writing.write_of(
-        operation.method, location, operation.body or {}, operation.if_match, uuid, name
-    )
+    fields = {} if operation.body is None else operation.body.root
+    return writing.write_of(operation.method, location, fields, operation.if_match, uuid, name)
 
 
 async def _told(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from ovncp.api import access
+from ovncp.api import access, sight
 from ovncp.api.platform import Platform
 from ovncp.auth.principal import Principal
 from ovncp.ovn.tenancy import View
@@ -30,7 +30,7 @@ async def begin(request: Request) -> Call:
     platform: Platform = request.app.state.platform
     principal = await access.principal_of(request)
     await platform.nb.filled()
-    await platform.sight.catch_up(principal.id)
+    await platform.sight.catch_up(principal.id, sight.shown_by(request))
     address = request.client.host if request.client is not None else ""
     request_id = request.scope["request_id"]
     return Call(platform, principal, platform.view(principal), request, request_id, address)

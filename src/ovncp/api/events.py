@@ -4,6 +4,7 @@ Both tell the same messages, which are JSON objects with a `type`; see docs/plat
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from ovncp.ovn.values import Invalid, Mistake, refuse
 
 LARGEST_MESSAGE = 1 << 16  # of a client, in bytes; who sends a larger one is cut off
 SEND_SECONDS = 60.0
+"""For how long a client may take nothing of what it is sent, until it is cut off."""
 LOOK_SECONDS = 30.0
 """How often it is looked whether a client may still be told: who is shut out hears that much."""
 MOVED = 1012  # "Service Restart": clients connect again (RFC 6455 section 7.4.2)
@@ -60,6 +62,15 @@ class Subscribe(Wanted):
 
 
 router = APIRouter(tags=["events"])
+
+
+def bound(listening: socket.socket) -> None:
+    """Have those who come by a socket cut off when they take nothing for `SEND_SECONDS`.
+
+    What they are sent meanwhile fills the buffer of the connection, and no more (tcp(7)).
+    """
+    limit_msec = round(SEND_SECONDS * 1000)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_msec)
 
 
 # Server-Sent Events

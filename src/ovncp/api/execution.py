@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from itertools import zip_longest
 from typing import Any
 
-from ovncp.api import audit, problem
+from ovncp.api import audit, problem, sight
 from ovncp.api.audit import Record
 from ovncp.api.call import Call
 from ovncp.api.problem import Problem
@@ -83,6 +83,7 @@ async def execute(call: Call, wanted: Sequence[Write], *, alone: bool = False) -
     finally:
         await _audit(call, wanted, written, owners, result)
     await call.platform.sight.wrote(call.principal.id)
+    sight.give_mark(call.request)
     return written
 
 
@@ -138,6 +139,7 @@ def _was_done(call: Call, wanted: Sequence[Write]) -> bool:
 
 def _again(call: Call, wanted: Sequence[Write]) -> Sequence[Written]:
     """What was written by the request that did all this before."""
+    sight.give_mark(call.request)
     draft = Draft(call.platform.nb, call.view)
     for write in wanted:
         if write.name is not None and write.uuid is not None:

@@ -200,7 +200,6 @@ _SHARED: Object = {
     },
     "ChangeOfElements": _elements("change of elements", {"type": "string"}),
     "Wait": {"type": "string", "title": "wait", "enum": ["none", *LEVELS]},
-    "Row": {"type": "object", "title": "row", "additionalProperties": True},
     "PageOfRows": _page("Row", "page of rows"),
 }
 
@@ -324,7 +323,7 @@ def _item(resource: Resource, parent: Parent | None = None) -> Object:
     if resource.is_read_only:
         return item
     parameters = [_ref("parameters", name) for name in ("If-Match", *_WRITE_PARAMETERS)]
-    not_seen = {"202": _answer("Done, and not seen in time by those to `wait` for.")}
+    late = "Done, and not seen in time by those to `wait` for."
     item["patch"] = _operation(
         resource,
         "change",
@@ -333,7 +332,10 @@ def _item(resource: Resource, parent: Parent | None = None) -> Object:
         changes=True,
         parameters=parameters,
         body=f"ChangeOf{_name(resource)}",
-        answers={"200": _answer("The row as it is now.", row, ETag=_TEXT), **not_seen},
+        answers={
+            "200": _answer("The row as it is now.", row, ETag=_TEXT),
+            "202": _answer(late, row),
+        },
     )
     item["delete"] = _operation(
         resource,
@@ -342,7 +344,7 @@ def _item(resource: Resource, parent: Parent | None = None) -> Object:
         parent=parent,
         changes=True,
         parameters=parameters,
-        answers={"204": _answer("It is gone."), **not_seen},
+        answers={"204": _answer("It is gone."), "202": _answer(late)},
     )
     return item
 
@@ -470,7 +472,7 @@ def _raw_paths() -> Object:
     changes = [_ref("parameters", "If-Match"), *writes]
     done = {"200": _answer("The row.", row), "202": _answer("Done, and not seen in time.", row)}
     new = {"201": _answer("The new row.", row), "202": done["202"]}
-    gone = {"204": _answer("It is gone."), "202": done["202"]}
+    gone = {"204": _answer("It is gone."), "202": _answer("Done, and not seen in time.")}
     path = f"{PREFIX}/{location.RAW}/{{database}}/{{table}}"
     return {
         path: {

@@ -69,7 +69,7 @@ class Platform:
             Writer(nb, grouping, batch_sizes.observe),
             barrier,
             QuotaKeeper(node.locks, barrier),
-            Sight(nb, barrier, node.store, node.id),
+            Sight(nb, barrier, node.store),
             LiveGraph(nb, replicas[SOUTHBOUND]),
             Audience(nb, replicas[SOUTHBOUND], node),
             batch_sizes,

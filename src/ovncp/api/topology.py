@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from ovncp.api import sight
 from ovncp.api.access import may_read
 from ovncp.api.location import PREFIX
 from ovncp.api.platform import Platform
@@ -119,7 +120,7 @@ async def topology(
     platform: Platform = request.app.state.platform
     for replica in platform.replicas.values():
         await replica.filled()
-    await platform.sight.catch_up(principal.id)
+    await platform.sight.catch_up(principal.id, sight.shown_by(request))
     drawn = await _drawn(platform, asked, _tenant(principal, asked.tenant))
     headers = {AGE: f"{platform.nb.age:.3f}"}
     if drawn.following is not None:

@@ -26,7 +26,7 @@ FieldValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-
 States = Annotated[str, StringConstraints(pattern=r"^[a-z]+(,[a-z]+)*$")]
 
 
-class Asked(BaseModel):
+class PacketToTrace(BaseModel):
     """A packet, as an expression or as fields, and what the stateful parts of the way tell it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -103,7 +103,7 @@ router = APIRouter(prefix=PREFIX, tags=["topology"])
 @router.post("/trace", summary="Trace a packet", response_model=Traced)
 async def trace(
     request: Request,
-    asked: Asked,
+    asked: PacketToTrace,
     principal: Annotated[Principal, Depends(may_read("trace"))],
 ) -> Response:
     """Find out what becomes of a packet, by the logical flows that are in the Southbound now."""
@@ -126,7 +126,7 @@ async def trace(
     return Response(orjson.dumps(told), media_type="application/json")
 
 
-def _packet(asked: Asked) -> Packet:
+def _packet(asked: PacketToTrace) -> Packet:
     flow = asked.microflow or microflow(asked.packet or {})
     return Packet(flow, asked.datapath or "", asked.ct, asked.lb_dst, asked.select_id)
 

@@ -293,8 +293,8 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
     async def _drain(self) -> None:
-        await self._node.drain()
         deadline = self._loop.time() + _DRAINING_SECONDS
+        await self._node.drain()
         while self._node.sessions.own and self._loop.time() < deadline:
             await asyncio.sleep(0.05)
         self.should_exit = True
@@ -317,6 +317,7 @@ async def _serve(given: Config) -> None:
         timeout_graceful_shutdown=_LEAVING_SECONDS,
         forwarded_allow_ips=list(given.server.trusted_proxies),
     )
+    events.bound(listening)
     host, port = listening.getsockname()[:2]
     print(f"listening on http://{host}:{port}", flush=True)
     async with _showing_metrics(given.server, platform):

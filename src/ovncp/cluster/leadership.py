@@ -38,8 +38,8 @@ class Leadership:
         self.is_ready: Callable[[], bool] = lambda: True
         """Whether this node would do the work as well as any other."""
         self._store = store
-        # Another one after a restart: what its predecessor was granted is not its own.
-        self._holder = f"{node_id}/{secrets.token_hex(8)}"
+        self._node_id = node_id
+        self._holder = self._new_holder()
         self._ttl_s = ttl_s
         self._counts = counts
         self._work: dict[str, Work] = {}
@@ -47,6 +47,13 @@ class Leadership:
         self._stands.set()
         self._known: tuple[Grant, float] | None = None
         self._free_since: float | None = None
+
+    def _new_holder(self) -> str:
+        """Another one for each term: what was granted for an earlier one is not its own any more.
+
+        What that one asked of the store may yet happen, and is told by its token.
+        """
+        return f"{self._node_id}/{secrets.token_hex(8)}"
 
     def add(self, name: str, work: Work) -> None:
         """Have `work` run where the leader is; before `run`."""
@@ -86,6 +93,7 @@ class Leadership:
             try:
                 await self._lead(lease)
             finally:
+                self._holder = self._new_holder()
                 await lease.release()
             _logger.info("leading no longer: %s", lease.why_over or "it was given up")
 

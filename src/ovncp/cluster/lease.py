@@ -107,6 +107,8 @@ class Lease:
 
     def _run_out(self) -> None:
         self._end("it could not be renewed in time")
+        # The store, which heard of it later than it was asked, may hold it still.
+        self._giving_back = asyncio.create_task(self._give_back())
 
     def _hold_no_longer(self) -> None:
         if not self._over.is_set():

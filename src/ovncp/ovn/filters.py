@@ -23,10 +23,14 @@ Lookup = Callable[[], Iterator[Row]]
 
 
 class Filter(NamedTuple):
-    """Whether a row with such values is asked for, and what finds all that are, if anything."""
+    """Whether a row with such values is asked for, and what finds all that are, if anything.
+
+    `prepare` does step by step what that would else do at once when it is new.
+    """
 
     test: Test
     lookup: Lookup | None = None
+    prepare: Callable[[], Iterator[None]] | None = None
 
 
 _ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
@@ -79,6 +83,7 @@ def _of_map(rows: Rows, column: Column, key: str | None, text: str, name: str) -
     return Filter(
         lambda row: row.values[place].get(pair_key, row) == pair_value,
         lambda: rows.where(column, "includes", pair),
+        lambda: rows.prepare(column, "includes", pair),
     )
 
 
@@ -87,15 +92,19 @@ def _equal(
 ) -> Filter:
     wanted = {_atom(replica, column.type.key, text, name, sees) for text in texts}
     function = "==" if column.type.is_scalar else "includes"
+    data = [atom if column.type.is_scalar else (atom,) for atom in wanted]
 
     def lookup() -> Iterator[Row]:
         found: dict[str, Row] = {}
-        for atom in wanted:
-            datum = atom if column.type.is_scalar else (atom,)
+        for datum in data:
             found.update((row.uuid, row) for row in rows.where(column, function, datum))
         return iter(found.values())
 
-    return Filter(lambda row: not wanted.isdisjoint(atoms(column, row)), lookup)
+    def prepare() -> Iterator[None]:
+        for datum in data:
+            yield from rows.prepare(column, function, datum)
+
+    return Filter(lambda row: not wanted.isdisjoint(atoms(column, row)), lookup, prepare)
 
 
 def _atom(replica: Replica, base: BaseType, text: str, name: str, sees: Sees) -> Any:

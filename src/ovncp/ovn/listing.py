@@ -26,6 +26,7 @@ from ovncp.ovsdb.schema import VERSION, Column
 _FEW = 2_000  # rows that are rather sorted than looked for in an order,
 _FEW_OF = 20  # or a part of the table: of more, a page is full before long
 _SLICE = 2_000
+_STEPS = 10  # of an index that is new, at once
 
 Orders = Sequence[tuple[Column, bool]]
 """What rows are ordered by, and whether from the greatest on."""
@@ -66,6 +67,7 @@ async def page(rows: Rows, question: Question, among: Iterable[Row] | None = Non
     Raises Invalid for a cursor that is not of such a question.
     """
     after = _parse_cursor(question)
+    await _prepare(question.filters)
     try:
         few = _few(rows, question, among)
         if few is None:
@@ -83,6 +85,7 @@ async def count(rows: Rows, filters: Sequence[Filter], among: Iterable[Row] | No
     """How many rows meet all filters."""
     if not filters and among is None:
         return len(rows)
+    await _prepare(filters)
     lookups = [f.lookup for f in filters if f.lookup is not None]
     several = list(among if among is not None else rows.values())
     if among is None and lookups:
@@ -92,6 +95,14 @@ async def count(rows: Rows, filters: Sequence[Filter], among: Iterable[Row] | No
         n_found += sum(1 for _ in _meeting(several[start : start + _SLICE], filters))
         await asyncio.sleep(0)
     return n_found
+
+
+async def _prepare(filters: Sequence[Filter]) -> None:
+    for each in filters:
+        steps = iter(()) if each.prepare is None else each.prepare()
+        for number, _ in enumerate(steps):
+            if number % _STEPS == 0:
+                await asyncio.sleep(0)
 
 
 def _few(rows: Rows, question: Question, among: Iterable[Row] | None) -> Sequence[Row] | None:

@@ -88,6 +88,11 @@ class Rows:
         for aspect, values in condition.by_aspect.items():
             yield from self.having(aspect, values)
 
+    def prepare(self, column: Column, function: str, datum: Any) -> Iterator[None]:
+        """Do step by step what `where` would do at once, the first time that it is asked for."""
+        condition = any_of((Clause(column, function, datum),))
+        return iter(()) if condition is None else self._indexes.prepare(condition)
+
     def having(self, aspect: Aspect, values: Iterable[Any]) -> Iterator[Row]:
         """The rows that have one of `values` in `aspect`."""
         rows = self.table.rows

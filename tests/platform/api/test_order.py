@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ovncp.ovn.listing import parse_orders
+from ovncp.ovn import filters, listing
+from ovncp.ovn.listing import Question, parse_orders
 from ovncp.ovn.order import Order, order_key
 from ovncp.ovn.rows import Rows
 from platform_network import Network
@@ -113,3 +114,19 @@ async def test_one_that_is_waited_for_is_not_forgotten(network) -> None:
         await asyncio.sleep(0)
     for text, each in zip(texts, asked, strict=True):
         assert uuids(await each) == naively(rows, columns_of(rows, text))
+
+
+@pytest.mark.parametrize("name, text", [("sink", "10.0.0.7"), ("external_ids.k", "1")])
+async def test_what_finds_rows_by_what_they_have_is_made_in_turns_too(network, name, text) -> None:
+    rows, numbers = network.rows["nb"]["Mirror"], random.Random(name)
+    found = filters.parse(network.replica("nb"), rows, name, text, lambda rows, row: True)
+    question = Question([found], parse_orders(rows, "_uuid"), limit=2 * N_ROWS)
+    asking = asyncio.create_task(listing.page(rows, question))
+    n_turns = 0
+    while not asking.done():
+        network.transact("nb", some_change(network, rows, numbers))
+        await asyncio.sleep(0)
+        n_turns += 1
+    assert n_turns > 5
+    page = await asking
+    assert [row.uuid for row in page.rows] == sorted(r.uuid for r in rows.values() if found.test(r))

@@ -102,12 +102,88 @@ async def test_without_what_nodes_share_the_server_is_asked(
     async def fail(*_: Any) -> Any:
         raise Unavailable("it is away")
 
-    a.node.store.put = fail  # type: ignore[method-assign]
-    b.node.store.get = fail  # type: ignore[method-assign]
+    a.node.store.enter = fail  # type: ignore[method-assign]
+    b.node.store.entries = fail  # type: ignore[method-assign]
     deaf(b, 0.1)
     await write(a, "alice", "alone")
     await b.sight.catch_up("alice")
     assert sees(b, "alone")
+
+
+def late(node: Platform) -> asyncio.Event:
+    """Have the first mark that the node notes come late to where all look."""
+    enter, go, is_first = node.node.store.enter, asyncio.Event(), True
+
+    async def enter_late(*arguments: Any) -> None:
+        nonlocal is_first
+        waits, is_first = is_first, False
+        if waits:
+            await go.wait()
+        await enter(*arguments)
+
+    node.node.store.enter = enter_late  # type: ignore[method-assign]
+    return go
+
+
+@pytest.mark.parametrize("other", ["a", "b"])
+async def test_an_earlier_mark_that_comes_later_hides_nothing(
+    server: Server, stack: AsyncExitStack, other: str
+) -> None:
+    memory = Memory()
+    nodes = {
+        name: await stack.enter_async_context(platform(server, memory=memory, name=name))
+        for name in ("a", "b", "c")
+    }
+    go = late(nodes["a"])
+    first = asyncio.create_task(write(nodes["a"], "alice", f"first-{other}"))
+    async with asyncio.timeout(10):
+        while not sees(nodes["c"], f"first-{other}"):
+            await asyncio.sleep(0.01)
+    deaf(nodes["c"], 0.1)
+    second = asyncio.create_task(write(nodes[other], "alice", f"second-{other}"))
+    async with asyncio.timeout(10):
+        while not sees(nodes[other], f"second-{other}"):
+            await asyncio.sleep(0.01)
+    if other == "b":
+        await second
+    go.set()
+    await asyncio.gather(first, second)
+    await nodes["c"].sight.catch_up("alice")
+    assert sees(nodes["c"], f"second-{other}")
+
+
+def client_of(node: Platform) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app.make(node))
+    return httpx.AsyncClient(transport=transport, base_url="http://node/api/v1")
+
+
+@pytest.mark.parametrize("shown", ["header", "cookie", "nothing"])
+async def test_a_client_shows_what_it_was_given(
+    server: Server, stack: AsyncExitStack, shown: str
+) -> None:
+    """The node that it wrote on is cut off from what nodes share."""
+    memory = Memory()
+    nodes = [
+        await stack.enter_async_context(platform(server, memory=memory, name=name))
+        for name in ("a", "b")
+    ]
+
+    async def fail(*_: Any) -> Any:
+        raise Unavailable("it is away")
+
+    nodes[0].node.store.enter = fail  # type: ignore[method-assign]
+    writer, reader = [await stack.enter_async_context(client_of(node)) for node in nodes]
+    deaf(nodes[1], 0.2)
+    answer = await writer.post("/switches", json={"name": f"by-{shown}"})
+    assert answer.status_code == 201
+    headers = {}
+    if shown == "header":
+        headers = {"OVN-Position": answer.headers["ovn-position"] + ", 1-what"}
+    elif shown == "cookie":
+        reader.cookies.update(answer.cookies)
+    found = await reader.get(f"/switches/by-{shown}", headers=headers)
+    assert found.status_code == (404 if shown == "nothing" else 200)
+    assert "ovn-position" not in found.headers
 
 
 async def test_who_cannot_see_it_says_so(server: Server, stack: AsyncExitStack) -> None:
@@ -149,14 +225,7 @@ async def test_a_write_on_another_node_may_refer_to_it(
         await stack.enter_async_context(platform(server, memory=memory, name=name))
         for name in ("a", "b")
     ]
-    clients = [
-        await stack.enter_async_context(
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(app.make(node)), base_url="http://node/api/v1"
-            )
-        )
-        for node in nodes
-    ]
+    clients = [await stack.enter_async_context(client_of(node)) for node in nodes]
     for node in nodes:
         deaf(node, 0.05)
     await clients[0].post("/switches", json={"name": "first"})

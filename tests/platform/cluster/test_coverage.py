@@ -61,7 +61,9 @@ class Follower:
         self.node = Node(settings, store, "1.0")
         self.client = Client()
         self.node.feed.listeners.append(self.client)
-        self.node.feed.catch_up[DATABASE] = self.look
+        self.node.feed.catch_up[DATABASE] = self.catch_up
+        self.knows = True
+        """Whether it can be sure that it has seen all."""
         self._database = database
         self._n_seen = len(database.commits)
         self.node.coverage.begin(DATABASE)
@@ -72,6 +74,9 @@ class Follower:
         self._n_seen += len(news)
         self.node.feed.offer(news)
         return True
+
+    async def catch_up(self):
+        return self.knows and await self.look()
 
     @property
     def leads(self):
@@ -122,3 +127,58 @@ async def test_what_was_appended_before_a_node_read_the_stream_is_not_told_again
     await until(lambda: b.client.told)
     assert b.client.told == [("nb/1", "changed again")]
     assert b.client.n_misses == 0
+
+
+async def two(follow, database):
+    """The leader, and another node that has seen all."""
+    a = follow("a", database)
+    await a.node.start()
+    await until(lambda: a.leads)
+    b = follow("b", database)
+    await b.node.start()
+    await b.covered()
+    return a, b
+
+
+async def test_who_drains_leads_until_another_node_has_seen_all(follow):
+    """As in a restart of all nodes, one after the other."""
+    database = Database()
+    a = follow("a", database)
+    await a.node.start()
+    await until(lambda: a.leads)
+    a.knows = False  # So it gives no mark.
+    b = follow("b", database)
+    await b.node.start()
+    await until(lambda: len(a.node.membership.nodes) == len(b.node.membership.nodes) == 2)
+    draining = asyncio.create_task(a.node.drain())
+    database.commit(("nb/1", "made"))
+    await a.look()
+    await until(lambda: b.client.told == [("nb/1", "made")])
+    assert a.leads and not draining.done()
+    a.knows = True
+    await draining
+    await until(lambda: b.leads)
+    database.commit(("nb/1", "changed"))
+    await b.look()
+    await until(lambda: b.client.told == [("nb/1", "made"), ("nb/1", "changed")])
+    assert a.client.n_misses == b.client.n_misses == 0
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+async def test_who_cannot_know_whether_it_has_seen_all_has_all_load_anew(follow, is_ahead):
+    """Unless it has seen all that the stream tells."""
+    database = Database()
+    a, b = await two(follow, database)
+    database.commit(("nb/1", "made"))
+    if not is_ahead:
+        await b.look()
+    await a.look()
+    await until(lambda: b.client.told)
+    b.knows = False
+    await a.die()
+    await until(lambda: b.node.leadership.lease and (b.client.n_misses or not is_ahead))
+    await b.look()
+    database.commit(("nb/1", "changed"))
+    await b.look()
+    await until(lambda: b.client.told[-1] == ("nb/1", "changed"))
+    assert b.client.n_misses == int(is_ahead)

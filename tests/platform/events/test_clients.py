@@ -18,6 +18,7 @@ from platform_node import Node, databases
 from redis_servers import RedisServer
 from servers import Server
 
+PATIENCE_SECONDS = 60.0
 _numbers = itertools.count()
 
 
@@ -57,8 +58,9 @@ def websocket(node: Node, query: str = "") -> Iterator[ClientConnection]:
 
 
 def take(connection: ClientConnection, kind: str) -> Any:
-    """The next message, which must be of that kind."""
-    message = json.loads(connection.recv(10))
+    """The next message, which must be of that kind, but for those that come with time."""
+    while (message := json.loads(connection.recv(PATIENCE_SECONDS)))["type"] == "position":
+        continue
     assert message["type"] == kind, message
     return message
 
@@ -141,19 +143,24 @@ def test_the_load_balancers_part_of_the_query_asks_for_nothing(
 
 
 def sse(node: Node, n_messages: int, query: str, **headers: str) -> list[tuple[str, Any]]:
-    """The first messages, each with its id as Server-Sent Events have it, but for `hello`."""
+    """The first messages, each with its id as Server-Sent Events have it.
+
+    But for `hello`, and those that come with time.
+    """
     messages: list[tuple[str, Any]] = []
     id = ""
     url = f"{node.url}/api/v1/events?{query}"
-    with httpx.stream("GET", url, headers=headers, timeout=10) as answer:
+    with httpx.stream("GET", url, headers=headers, timeout=PATIENCE_SECONDS) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         for line in answer.iter_lines():
             field, _, value = line.partition(": ")
             if field == "id":
                 id = value
-            elif field == "data" and (message := json.loads(value))["type"] != "hello":
-                messages.append((id, message))
+            elif field == "data":
+                message = json.loads(value)
+                if message["type"] not in ("hello", "position"):
+                    messages.append((id, message))
                 if len(messages) == n_messages:
                     return messages
     raise AssertionError(messages)
