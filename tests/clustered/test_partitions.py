@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import json
 import secrets
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,13 +14,12 @@ import pytest
 
 from clustered.conftest import SCHEMA
 from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
+from clustered.wired import TIMEOUT_MS, Wired
 from engines import EtcdCluster, Postgres
 from ovncp.log.contract.wire import Wire
-from ovncp.log.location import Location
 from ovncp.log.registry import engine as engine_of
 from servers import Client, Server
 
-TIMEOUT_MS = 2000
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
@@ -197,44 +193,6 @@ def test_who_was_answered_by_a_server_that_was_cut_off_can_find_that_out(cut: Cu
             assert not is_connected
             return
     pytest.fail("the machine is too slow for this")
-
-
-class Wired:
-    """A server whose connections to its engine go over a wire that the test may harm."""
-
-    def __init__(self, engine: EtcdCluster | Postgres, url: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        place = Location.parse(url)
-        self._wire = Wire(place.hosts)
-        hosts = asyncio.run_coroutine_threadsafe(self._wire.start(), self._loop).result()
-        self.server = Server("ovncp", options=[dataclasses.replace(place, hosts=hosts).url()])
-
-    def do(self, what: Callable[[Wire], None]) -> None:
-        """Harm the wire, or mend it."""
-        done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (what(self._wire), done.set()))
-        done.wait()
-
-    def close(self) -> None:
-        self.do(Wire.mend)
-        self.server.close()
-        asyncio.run_coroutine_threadsafe(self._wire.close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@pytest.fixture
-def wired(engine: EtcdCluster | Postgres) -> Iterator[tuple[Wired, Server]]:
-    """A server with a wire of its own, and another one that keeps no entries."""
-    url = engine.url(database=secrets.token_hex(4), timeout_ms=TIMEOUT_MS, keep_s=0, keep_mb=0)
-    asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
-    with contextlib.ExitStack() as stack:
-        wired = Wired(engine, url)
-        stack.callback(wired.close)
-        yield wired, stack.enter_context(Server("ovncp", options=[url]))
 
 
 def insert_unanswered(wired: tuple[Wired, Server], client: Client) -> tuple[str, Any]:
