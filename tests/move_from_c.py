@@ -124,9 +124,11 @@ class Writer(Session):
     def work(self, client: Client) -> None:
         if self._open is not None and self._is_there(client, self._open):
             self.note(self._open)
+        # A follower of C's may not know yet that it was stored: then this fails, and we look again.
+        only_if_not_stored = self._guard() if self._open is not None else []
         row = self._open = f"{self.name} {len(self.stored)}"
         try:
-            results = client.transact(NAME, *self._operations(row))
+            results = client.transact(NAME, *only_if_not_stored, *self._operations(row))
         except _LOST:
             self.n_unanswered += 1
             raise
@@ -150,6 +152,12 @@ class Writer(Session):
             insert("Row", {"name": row, "number": number, "parts": parts}),
             counting if number else first,
         ]
+
+    def _guard(self) -> list[dict[str, Any]]:
+        """What holds as long as no more is stored than is known."""
+        count = {"table": "Count", "where": [["writer", "==", self.name]], "columns": ["number"]}
+        rows = [{"number": len(self.stored)}] if self.stored else []
+        return [{"op": "wait", **count, "until": "==", "rows": rows, "timeout": 0}]
 
     @staticmethod
     def _is_there(client: Client, row: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from clustered.wired import TIMEOUT_MS, Wired
 from engines import ETCDS, EtcdCluster, Postgres, shared
 from ovncp.log.registry import engine as engine_of
 from servers import ENGINES, Server
@@ -69,3 +70,14 @@ def starting(engine: EtcdCluster | Postgres) -> Iterator[Start]:
             ]
 
         yield start
+
+
+@pytest.fixture
+def wired(engine: EtcdCluster | Postgres) -> Iterator[tuple[Wired, Server]]:
+    """A server with a wire of its own, and another one that keeps no entries."""
+    url = engine.url(database=secrets.token_hex(4), timeout_ms=TIMEOUT_MS, keep_s=0, keep_mb=0)
+    asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+    with contextlib.ExitStack() as stack:
+        wired = Wired(engine, url)
+        stack.callback(wired.close)
+        yield wired, stack.enter_context(Server("ovncp", options=[url]))

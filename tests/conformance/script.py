@@ -372,7 +372,7 @@ def send(run: Run, step: Step, params: list[Any]) -> None:
     else:
         id = client.start(step.method, params, step.id)
         if "&" not in step.flags:
-            client.wait_until(lambda: json.dumps(id) in client.replies, "reply", 3)
+            client.wait_until(lambda: json.dumps(id) in client.replies, "reply")
 
 
 def each(run: Run, step: Step) -> None:
