@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,13 @@ class Deployment:
             return None
         return answer.json() if answer.is_success else None
 
+    async def told(self, node: str, path: str) -> Any:
+        """What a node says itself, as soon as it answers well."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (answer := await self.ask(node, path)) is None:
+                await asyncio.sleep(0.2)
+        return answer
+
     async def is_whole(self) -> None:
         """Return when all nodes are there, at all nodes, and one leads."""
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -172,11 +179,11 @@ class Deployment:
                         return
                 await asyncio.sleep(0.1)
 
-    async def leader(self) -> str:
-        """Which node leads, as soon as one does."""
+    async def leader(self, asked: Iterable[str] = NODES) -> str:
+        """Which node leads, by some of them, as soon as one does."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
-                for name in self.nodes:
+                for name in asked:
                     found = await self.ask(name, "/cluster/leader")
                     if found is not None and found["node"] in self.nodes:
                         return str(found["node"])

@@ -13,8 +13,9 @@ from itertools import pairwise
 
 from deployed.history import Event, Heard, History, Id, Outcome, Write, counts
 
-_MOMENT_SECONDS = 0.5
-"""For how long a node that has given the lease up may take to end its work, and to log that."""
+_MOMENT_SECONDS = 2.0
+"""By how much later than by its clock a node whose lease has run out may say so: when it can do
+anything again, on a machine with much else to do."""
 
 
 def judge(history: History) -> list[str]:

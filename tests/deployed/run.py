@@ -103,7 +103,7 @@ async def _n_audited(deployment: Deployment, switch: str) -> int:
     n_done, before = 0, ""
     while True:
         path = f"/audit?principal={switch}&resource=switches&limit=1000{before}"
-        answer = await deployment.ask(NODES[0], path)
+        answer = await deployment.told(NODES[0], path)
         records = [(record["action"], record["result"]) for record in answer["items"]]
         n_done += records.count(("change", "done"))
         if answer["next"] is None:

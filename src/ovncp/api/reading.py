@@ -33,6 +33,7 @@ _JSON = "application/json"
 _TAG = r'(?:W/)?"[^"]*"'
 _TAGS = re.compile(rf"[\s,]*{_TAG}(?:\s*,[\s,]*{_TAG})*[\s,]*")
 _EACH_TAG = re.compile(_TAG)
+_WHOLE = re.compile("-?[0-9]+")
 
 
 def rows_of(platform: Platform, location: Location) -> tuple[Replica, Rows]:
@@ -216,9 +217,13 @@ def _usual_order(rows: Rows, location: Location) -> str:
 def _limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_LIMIT
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MOST_LIMIT:
-        raise refuse("limit", "maximum", f"a number from 1 to {MOST_LIMIT} is wanted")
-    return int(text)
+    if not _WHOLE.fullmatch(text):
+        raise refuse("limit", "type", "a whole number is wanted")
+    limit = int(text[:9])  # which Python refuses to read of thousands of digits
+    if not 1 <= limit <= MOST_LIMIT:
+        rule = "minimum" if limit < 1 else "maximum"
+        raise refuse("limit", rule, f"from 1 to {MOST_LIMIT} is wanted")
+    return limit
 
 
 def _boolean(name: str, text: str) -> bool:

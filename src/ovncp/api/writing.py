@@ -162,7 +162,8 @@ def _seconds(text: str) -> float:
     except ValueError as error:
         raise refuse("timeout", "type", "a number of seconds is wanted") from error
     if not 0 <= seconds <= MOST_WAIT_SECONDS:
-        raise refuse("timeout", "maximum", f"from 0 to {MOST_WAIT_SECONDS:g} seconds")
+        rule = "minimum" if seconds < 0 else "maximum"
+        raise refuse("timeout", rule, f"from 0 to {MOST_WAIT_SECONDS:g} seconds")
     return seconds
 
 

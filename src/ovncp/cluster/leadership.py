@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ovncp.cluster.background import end
 from ovncp.cluster.base import ClusterError, Grant, Store, Unavailable
@@ -90,12 +91,13 @@ class Leadership:
                 continue
             self._counts.times_leader += 1
             _logger.info("leading from now on, with token %d", lease.token)
+            # Said before another one can lead.
+            lease.on_end.append(partial(_say_over, lease))
             try:
                 await self._lead(lease)
             finally:
                 self._holder = self._new_holder()
                 await lease.release()
-            _logger.info("leading no longer: %s", lease.why_over or "it was given up")
 
     async def _take(self) -> Lease | None:
         asked_at = asyncio.get_running_loop().time()
@@ -150,3 +152,7 @@ class Leadership:
             except Exception:
                 _logger.exception("%s failed, and starts again", name)
             await asyncio.sleep(_FAILED_PAUSE_S)
+
+
+def _say_over(lease: Lease) -> None:
+    _logger.info("leading no longer: %s", lease.why_over or "it was given up")

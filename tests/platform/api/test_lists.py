@@ -139,6 +139,8 @@ def test_how_old_what_is_served_is_is_said(node: Node) -> None:
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("limit=x", "limit"),
+        ("limit=" + 5000 * "9", "limit"),
+        ("tag=" + 5000 * "9", "tag"),
         ("sort=nothing", "sort"),
         ("sort=", "sort"),
         ("fields=nothing", "fields"),
@@ -154,7 +156,16 @@ def test_how_old_what_is_served_is_is_said(node: Node) -> None:
         ("_version=x", "_version"),
         ("count=x", "count"),
     ],
+    ids=lambda text: text[:20],
 )
 def test_a_query_that_makes_no_sense_is_refused(node: Node, query: str, field: str) -> None:
     problem = node.get(f"/switch-ports?{query}", 422)
     assert [error["field"] for error in problem["errors"]] == [field]
+
+
+def test_how_large_a_page_can_be_is_said(node: Node) -> None:
+    rules = {"0": "minimum", "-1": "minimum", "1001": "maximum", 5000 * "9": "maximum"}
+    rules |= {"1_0": "type", "": "type"}
+    for limit, rule in rules.items():
+        (error,) = node.get(f"/switch-ports?limit={limit}", 422)["errors"]
+        assert error["rule"] == rule, limit

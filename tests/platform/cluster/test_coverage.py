@@ -21,7 +21,7 @@ def kind(request):
     return request.param
 
 
-async def until(condition, seconds=15.0):
+async def until(condition, seconds=60.0):
     """Returns when `condition` holds, which it is to do soon."""
     async with asyncio.timeout(seconds):
         while not condition():

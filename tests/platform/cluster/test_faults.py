@@ -42,7 +42,7 @@ def tenth(monkeypatch):
         monkeypatch.setattr(f"ovncp.cluster.{name}", seconds)
 
 
-async def until(condition, seconds=15.0):
+async def until(condition, seconds=60.0):
     """Returns when `condition` holds, which it is to do soon."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -205,7 +205,7 @@ async def check_well(world):
         await until(lambda node=node: [b.state for b in node.breakers] == ["closed"])
         await until(lambda node=node: node.cache.is_usable)
         await until(lambda node=node: sorted(node.membership.nodes) == ["a", "b", "c"])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while sorted(await a.store.entries("sessions")) != ["of a", "of b", "of c"]:
             await asyncio.sleep(0.02)
     async with a.locks.hold("again", retries=50):
@@ -217,25 +217,26 @@ async def check_well(world):
     assert await a.cache.fetch("t", "k:new", 60, value) == b"1"
     assert await b.cache.get("t", "k:new") == b"1"
     await b.cache.invalidate("k:*")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await a.cache.get("t", "k:new") is not None:
             await asyncio.sleep(0.01)
 
 
 async def check_away(world, lease):
     """Redis is away: what each node does meanwhile."""
-    assert not lease.is_held and lease.why_over
-    assert world.leading == set()
+    await until(lambda: not lease.is_held and lease.why_over)
+    await until(lambda: world.leading == set())
     for node in world.nodes:
-        assert not node.leadership.is_leader and node.leadership.leader is None
-        assert not node.cache.is_usable
+        await until(lambda node=node: node.leadership.leader is None)
+        assert not node.leadership.is_leader
+        await until(lambda node=node: not node.cache.is_usable)
         assert await node.cache.get("t", "k:1") is None
         assert list(node.sessions.own) == [f"of {node.id}"]
         assert sorted(node.membership.nodes) == ["a", "b", "c"]
-        assert node.feed.n_pending
+        await until(lambda node=node: node.feed.n_pending)
         with pytest.raises(Unavailable):
             await node.locks.acquire("b")
-        assert node.breakers[0].state != "closed"
+        await until(lambda node=node: node.breakers[0].state != "closed")
 
 
 async def hold(node, keep):
@@ -314,7 +315,7 @@ async def test_a_node_is_cut_off_from_redis(world):
             node.leadership._stands.set()
         wire.cut()
         await until(lambda: world.leading and world.leading != {"a"})
-        assert not a.leadership.is_leader
+        await until(lambda: not a.leadership.is_leader and "a" not in world.leading)
         n_before = len(b.client.events)
         await until(lambda: len(b.client.events) > n_before + 20)
         await until(lambda: b.membership.status(b.membership.nodes["a"]) == "silent")
@@ -337,6 +338,6 @@ async def test_the_sentinels_choose_another_server(world):
         redis.servers[0].kill()
         n_before = [len(node.client.events) for node in world.nodes]
         for node, n in zip(world.nodes, n_before, strict=True):
-            await until(lambda node=node, n=n: len(node.client.events) > n + 20, 30)
+            await until(lambda node=node, n=n: len(node.client.events) > n + 20)
         await check_well(world)
         await asyncio.gather(*(node.close() for node in world.nodes))

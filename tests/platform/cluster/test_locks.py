@@ -32,7 +32,7 @@ def locks(store, counts):
     return Locks(store, "one", counts)
 
 
-async def until(condition, seconds=5.0):
+async def until(condition, seconds=60.0):
     """Returns when `condition` holds, which it is to do soon."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -18,7 +18,7 @@ ODD = b"\x00\xff\r\n$5"
 
 async def gone(call, absent=None):
     """Returns when `call` gives `absent`, which it is to do soon."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await call() != absent:
             await asyncio.sleep(0.01)
 
@@ -74,7 +74,7 @@ class TestCounters:
         assert await store.count({"a": 3}, SHORT_S) == {"a": 3}
         start = time.monotonic()
         while (await store.count({"a": 1}, SHORT_S))["a"] != 1:
-            assert time.monotonic() < start + 5, "amounts must not start the window anew"
+            assert time.monotonic() < start + 60, "amounts must not start the window anew"
             await asyncio.sleep(0.01)
 
 
@@ -259,7 +259,7 @@ class TestStreams:
         assert not any(task.done() for task in waiting)
         await one.append("s", 1, ZERO, [b"1"], 100)
         for task in waiting[:2]:
-            (item,) = await asyncio.wait_for(task, 5)
+            (item,) = await asyncio.wait_for(task, 60)
             assert item.data == b"1"
         assert not waiting[2].done()
         waiting[2].cancel()
@@ -320,7 +320,7 @@ class TestTheWhole:
         await asyncio.sleep(0.1)
         await store.close()
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 20)
 
     async def test_a_cancelled_call_leaves_the_handle_usable(self, open_store):
         one, other = open_store(), open_store()

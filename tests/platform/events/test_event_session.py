@@ -58,7 +58,7 @@ class Node:
 
     async def told(self) -> None:
         """Returns when all that was made has been heard."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.feed.n_pending or self.hub.position is None:
                 await asyncio.sleep(0.001)
 
@@ -93,7 +93,7 @@ class Client:
 
     async def take(self) -> dict[str, Any]:
         """The next message."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return json.loads((await anext(self._messages)).text)
 
     async def take_events(self, n_events: int) -> list[int]:

@@ -90,7 +90,7 @@ SPOILED: dict[str, Callable[[History], object]] = {
     "at the end there are the ports": lambda h: h.ports["w"].append("w-1"),
     "has counted to 3 at the end": lambda h: h.counts.update(w=3),
     "of which the audit trail has 0": lambda h: h.audited.clear(),
-    "not one after the other": lambda h: setattr(h.terms[1], "start", 105.0),
+    "not one after the other": lambda h: setattr(h.terms[1], "start", 103.0),
     "nobody has led as": lambda h: h.leaders.add((7, "a")),
     "nobody with the token 7": lambda h: h.terms.pop(),
 }
