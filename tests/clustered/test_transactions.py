@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clustered.conftest import Start, starting
+from clustered.conftest import Start, on_every_etcd, starting
 from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
 from engines import EtcdCluster
 from servers import Client, Closed, Server
