@@ -1,8 +1,8 @@
 """Machines on one machine: network namespaces joined by a bridge, each with a clock to set.
 
 The bridge is in a namespace of its own, so that nothing of this machine's network is touched, and
-addresses cannot be taken already. The clock is that of clock.c, which is preloaded; what does
-without the C library (etcd, as all of Go) keeps the true time.
+addresses cannot be taken already. The clock is that of clock.c, which is preloaded; for what does
+without the C library (etcd, as all of Go) see vdso.py.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
+from chaos import vdso
 from chaos.machines import Machine
 from chaos.run import Run
 from chaos.subjects import Subject
-from chaos.victims import PostgresVictim, Victim
+from chaos.victims import EtcdVictim, PostgresVictim, Victim
 
 LONGEST_S = 10.0
 
@@ -173,12 +174,19 @@ async def jump_clock(stage: Stage) -> None:
     async with stage.some(stage.everybody, "clock") as victim:
         ahead_s = stage.run.draw.choice([-86400, -3600, -60, -5, 5, 60, 3600, 86400])
         stage.note(f"{victim.name}'s is {ahead_s} s ahead")
-        assert victim.machine is not None
-        victim.machine.set_clock(ahead_s)
+        _set_clock(victim, ahead_s)
         try:
             await stage.a_while()
         finally:
-            victim.machine.set_clock(0)
+            _set_clock(victim, 0)
+
+
+def _set_clock(victim: Victim, ahead_s: int) -> None:
+    if isinstance(victim, EtcdVictim):
+        vdso.set_clock(victim.cluster.pid(victim.member), ahead_s)
+    else:
+        assert victim.machine is not None
+        victim.machine.set_clock(ahead_s)
 
 
 def nemeses(subject: Subject) -> list[Nemesis]:

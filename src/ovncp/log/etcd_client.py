@@ -309,6 +309,12 @@ class EtcdClient:
         with _ignored("lease not found"):
             await self._until_answered(_unary(lambda member: member.lease.LeaseRevoke, request))
 
+    async def time_left_s(self, lease: int) -> int:
+        """After how many whole seconds `lease` is over; below 0 if it is.  Raises EngineError."""
+        request = rpc.LeaseTimeToLiveRequest(ID=lease)
+        call = _unary(lambda member: member.lease.LeaseTimeToLive, request)
+        return int((await self._until_answered(call)).TTL)
+
     async def usage(self) -> Usage:
         """The storage of the member with the largest file.  Raises EngineError."""
         well = [status for status in await self.statuses() if not status.problem]
