@@ -89,7 +89,7 @@ async def test_a_condition_that_does_not_hold_is_told_to_whom_it_concerns(
     fields = {"other_config": {"a": "b"}}
     drafts = [
         write.draft(port("old-p", "old-0")),
-        write.draft(Write(CHANGE, SWITCHES, "old-1", fields=fields, version=version)),
+        write.draft(Write(CHANGE, SWITCHES, "old-1", fields=fields, versions=frozenset([version]))),
         write.draft(Write(CREATE, SWITCHES, fields={"name": "old-3"})),
         write.draft(port("old-q", "old-2")),
     ]
@@ -119,7 +119,13 @@ async def test_of_two_that_want_one_version_one_wins(node: Platform) -> None:
     tag = _version(node, "race")
     results = await write(
         *(
-            Write(CHANGE, SWITCHES, "race", fields={"other_config": {"n": str(n)}}, version=tag)
+            Write(
+                CHANGE,
+                SWITCHES,
+                "race",
+                fields={"other_config": {"n": str(n)}},
+                versions=frozenset([tag]),
+            )
             for n in range(3)
         )
     )
