@@ -37,7 +37,7 @@ from ovncp.log.location import Location
 from servers import Client, Closed, Timeout
 
 ANSWER = b'"error":null'
-N_INSERTS = 12_000
+N_INSERTS = 60_000
 N_INSERTS_OF_C = 2_000
 N_LONE = 300
 N_KILLS = 20
