@@ -218,7 +218,8 @@ class TestSessions:
         await b.ask_to_drain("a")
         await until(lambda: sorted(moves) == ["b", "b", "c", "c"])
         await until(lambda: status(b)["a"] == status(c)["a"] == "draining")
-        assert a.is_draining and not a.leadership.is_leader
+        assert a.is_draining
+        await until(lambda: not a.leadership.is_leader)
         assert b.sessions._fellows("b") == ["c"]
         with pytest.raises(NoSuchNode):
             await b.ask_to_drain("x")
