@@ -108,19 +108,21 @@ def test_certificates_named_in_the_database_are_read_from_it(kind: str, pki: Pat
 
 @pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
 def test_replaced_certificate_files_are_read_again(kind: str, pki: Path, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    shutil.copy(f"{pki}/stranger-privkey.pem", key)
-    shutil.copy(f"{pki}/stranger-cert.pem", certificate)
+    for owner in ("stranger", "server"):
+        (tmp_path / owner).mkdir()
+        for name in ("privkey", "cert"):
+            shutil.copy(f"{pki}/{owner}-{name}.pem", tmp_path / owner / name)
+    # Both at once: C that finds a new key and an old certificate takes neither, then or later.
+    current, following = tmp_path / "current", tmp_path / "following"
+    current.symlink_to("stranger")
+    following.symlink_to("server")
     options = [
-        "--remote=pssl:0:127.0.0.1", f"--private-key={key}", f"--certificate={certificate}",
-        f"--ca-cert={pki}/ca/switchca/cacert.pem",
+        "--remote=pssl:0:127.0.0.1", f"--private-key={current}/privkey",
+        f"--certificate={current}/cert", f"--ca-cert={pki}/ca/switchca/cacert.pem",
     ]  # fmt: skip
     with Server(kind, [("nb", NB_SCHEMA)], options=options) as server:
         assert listing(pki, "hv1", server.port).returncode != 0
-        for path, name in ((key, "server-privkey.pem"), (certificate, "server-cert.pem")):
-            replacement = tmp_path / "new"
-            shutil.copy(pki / name, replacement)
-            replacement.rename(path)
+        following.rename(current)
         wait_for(
             lambda: "OVN_Northbound" in listing(pki, "hv1", server.port).stdout, "the new files"
         )

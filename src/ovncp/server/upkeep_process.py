@@ -83,7 +83,9 @@ async def run(command: Sequence[str], order: Order) -> Shortened:
 
 async def _ask(process: Process, order: Order) -> bytes:
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(order.encode())
+    # It may have ended already, as its status tells; writing to it would be another error.
+    if not process.stdin.is_closing():
+        process.stdin.write(order.encode())
     return await process.stdout.readline()
 
 
