@@ -20,7 +20,7 @@
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
 SOAK_ARGS ?=
 CHAOS_ARGS ?=
-TEST_PROCESSES ?= 5
+TEST_PROCESSES ?= 4
 BENCH_ARGS ?=
 UP_ARGS ?=
 CLIENT_URL ?= http://127.0.0.1:8080
