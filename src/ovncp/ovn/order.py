@@ -148,7 +148,6 @@ class Inverted:
     """A value that is ordered the other way round."""
 
     __slots__ = ("value",)
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, value: Any) -> None:
         self.value = value

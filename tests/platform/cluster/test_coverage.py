@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from eventually import until
 from ovncp.cluster.feed import MARK, Listener
 from ovncp.cluster.node import Node
 from ovncp.cluster.pending import Change
@@ -19,13 +20,6 @@ DATABASE = "nb"
 @pytest.fixture(params=["memory", "redis"])
 def kind(request):
     return request.param
-
-
-async def until(condition, seconds=60.0):
-    """Returns when `condition` holds, which it is to do soon."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Client(Listener):

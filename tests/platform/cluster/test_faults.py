@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from eventually import until
 from ovncp.cluster.background import end
 from ovncp.cluster.base import LeaseLost, Unavailable
 from ovncp.cluster.breaker import BreakerSettings
@@ -40,13 +41,6 @@ def tenth(monkeypatch):
     """What is no setting."""
     for name, seconds in (("cache._WAIT_S", 0.2), ("cache._STALE_AFTER_S", 0.4)):
         monkeypatch.setattr(f"ovncp.cluster.{name}", seconds)
-
-
-async def until(condition, seconds=60.0):
-    """Returns when `condition` holds, which it is to do soon."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Client(Listener):

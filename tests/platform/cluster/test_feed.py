@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 
+from eventually import until
 from ovncp.cluster.background import end
 from ovncp.cluster.base import ZERO, Gap, Item, StreamId
 from ovncp.cluster.feed import Feed, Listener
@@ -24,13 +25,6 @@ SHORT_TTL_S = 0.3
 @pytest.fixture(params=["memory", "redis"])
 def kind(request):
     return request.param
-
-
-async def until(condition, seconds=60.0):
-    """Returns when `condition` holds, which it is to do soon."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Client(Listener):

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from eventually import until
 from ovncp.cluster.background import end
 from ovncp.cluster.base import Conflict, LeaseLost, NotAcquired, Unavailable
 from ovncp.cluster.leadership import Leadership
@@ -30,13 +31,6 @@ def counts():
 @pytest.fixture
 def locks(store, counts):
     return Locks(store, "one", counts)
-
-
-async def until(condition, seconds=60.0):
-    """Returns when `condition` holds, which it is to do soon."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_one_holder_at_a_time(open_store, locks, counts):

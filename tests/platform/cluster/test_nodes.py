@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from eventually import until
 from ovncp.cluster.base import StreamId, Unavailable
 from ovncp.cluster.node import Node
 from ovncp.cluster.rates import Limit, Rates
@@ -21,13 +22,6 @@ TIMEOUT_S = 0.4
 @pytest.fixture(params=["memory", "redis"])
 def kind(request):
     return request.param
-
-
-async def until(condition, seconds=60.0):
-    """Returns when `condition` holds, which it is to do soon."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
