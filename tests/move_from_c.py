@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -219,13 +220,17 @@ class Import:
 
     def __init__(self, source: str, url: str, *options: str) -> None:
         command = [OVNCP, "db", "import", "--follow", *options, source, url]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        output, complaints = self._process.stdout, self._process.stderr
-        assert output is not None and complaints is not None
-        self._output, self._complaints = output, complaints
-        self._said = complaints if "--json" in options else output
+        self._result_is_output = "--json" in options
+        self._files = contextlib.ExitStack()
+        # Of the two, the one that nobody reads before the end: a pipe may get full.
+        self._rest = self._files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
+        output, complaints = subprocess.PIPE, self._rest
+        if self._result_is_output:
+            output, complaints = complaints, output
+        self._process = subprocess.Popen(command, stdout=output, stderr=complaints, text=True)
+        said = self._process.stdout or self._process.stderr
+        assert said is not None
+        self._said = self._files.enter_context(said)
 
     def __enter__(self) -> Import:
         return self
@@ -233,8 +238,7 @@ class Import:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
-        self._output.close()
-        self._complaints.close()
+        self._files.close()
 
     def wait_for(self, words: str) -> None:
         """Return when it says these words in the next line."""
@@ -248,7 +252,9 @@ class Import:
     def result(self) -> tuple[int, str, str]:
         """The exit status, and what it printed since, and complained of."""
         status = self._process.wait(PATIENCE_S)
-        return status, self._output.read(), self._complaints.read()
+        self._rest.seek(0)
+        said, rest = self._said.read(), self._rest.read()
+        return (status, rest, said) if self._result_is_output else (status, said, rest)
 
 
 class Move:

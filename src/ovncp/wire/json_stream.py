@@ -113,6 +113,8 @@ class JsonStream:
         Raises `JsonError`, whose `completed` holds the values before the error; the stream is
         of no more use then.
         """
+        if not data:
+            return []
         if not self._size:
             return self._begin(data)
         if self._size <= _RETRY_BYTES:
