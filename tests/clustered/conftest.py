@@ -74,6 +74,13 @@ def starting(engine: EtcdCluster | Postgres) -> Iterator[Start]:
 
 @pytest.fixture
 def wired(engine: EtcdCluster | Postgres) -> Iterator[tuple[Wired, Server]]:
+    """See `wired_over`."""
+    with wired_over(engine) as wired:
+        yield wired
+
+
+@contextlib.contextmanager
+def wired_over(engine: EtcdCluster | Postgres) -> Iterator[tuple[Wired, Server]]:
     """A server with a wire of its own, and another one that keeps no entries."""
     url = engine.url(database=secrets.token_hex(4), timeout_ms=TIMEOUT_MS, keep_s=0, keep_mb=0)
     asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))

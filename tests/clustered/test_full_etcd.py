@@ -13,9 +13,12 @@ from itertools import count
 
 import pytest
 
-from clustered.conftest import Start, starting
+from clustered.conftest import Start, starting, wired_over
 from clustered.rows import PATIENCE_S, put, rows
+from clustered.wired import insert_unanswered
 from engines import ETCDS, EtcdCluster
+from ovncp.log.contract.wire import Wire
+from ovncp.log.engine import EngineError
 from ovncp.log.etcd import EtcdLog
 from servers import Client, Server
 
@@ -127,6 +130,23 @@ def _insert(key: str, value: str) -> dict[str, object]:
     return {"op": "insert", "table": "T", "row": {"k": key, "v": value}}
 
 
+def test_an_answer_that_was_lost_is_found_out_by_who_makes_room(etcd: EtcdCluster) -> None:
+    """To find it out takes a write."""
+    with wired_over(etcd) as (cut_off, other):
+        client = cut_off.server.client(timeout=PATIENCE_S)
+        put(client, "k", "")
+        key, id = insert_unanswered((cut_off, other), client)
+        cut_off.do(Wire.cut)
+        before = rows(other)
+        other.stop()
+        asyncio.run(_filled(etcd))
+        cut_off.do(Wire.mend)
+        [result] = client.reply(id)["result"]
+        assert "uuid" in result
+        assert key in before
+        assert rows(cut_off.server) == before
+
+
 def test_an_operator_is_told_when_compaction_cannot_help(start: Start, etcd: EtcdCluster) -> None:
     [one] = start(1)
     client = one.client(timeout=2 * PATIENCE_S)
@@ -163,6 +183,16 @@ async def _fragmented(etcd: EtcdCluster) -> None:
 async def _dropped(etcd: EtcdCluster) -> None:
     """Use some of the quota for what only compaction makes room of."""
     log = await _written(etcd, 0.2)
+    await log.close()
+    await EtcdLog.drop(etcd.url())
+
+
+async def _filled(etcd: EtcdCluster) -> None:
+    """Use the quota up for what only compaction makes room of."""
+    log = await _written(etcd, 0.9)
+    with pytest.raises(EngineError, match="space exceeded"):
+        while True:
+            await log.append(log.next_index, [b'{"a":"%s"}' % incompressible().encode()])
     await log.close()
     await EtcdLog.drop(etcd.url())
 

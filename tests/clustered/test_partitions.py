@@ -7,14 +7,20 @@ import json
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from clustered.conftest import SCHEMA, on_every_etcd
 from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
-from clustered.wired import TIMEOUT_MS, Wired
+from clustered.wired import (
+    TIMEOUT_MS,
+    Wired,
+    insert_unanswered,
+    shown,
+    wait_for_connected,
+)
 from engines import EtcdCluster, Postgres
 from ovncp.log.contract.wire import Wire
 from ovncp.log.registry import engine as engine_of
@@ -57,27 +63,6 @@ def cut(request: pytest.FixtureRequest) -> Iterator[Cut]:
         cut = Cut(engine)
         yield cut
         cut.close()
-
-
-def shown(server: Server) -> dict[str, Any]:
-    """The database's row of `_Server`."""
-    where = [["name", "==", "D"]]
-    [result] = server.client().transact(
-        "_Server", {"op": "select", "table": "Database", "where": where}
-    )
-    row: dict[str, Any] = result["rows"][0]
-    return row
-
-
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
-def wait_for_connected(server: Server, is_connected: bool) -> None:
-    wait_until(lambda: shown(server)["connected"] is is_connected, f"connected: {is_connected}")
 
 
 def insert(client: Client, key: str) -> Any:
@@ -193,28 +178,6 @@ def test_who_was_answered_by_a_server_that_was_cut_off_can_find_that_out(cut: Cu
             assert not is_connected
             return
     pytest.fail("the machine is too slow for this")
-
-
-def insert_unanswered(wired: tuple[Wired, Server], client: Client) -> tuple[str, Any]:
-    """Have a row stored by the first server, whose client's answer is lost: its key, and the id.
-
-    What else is under way at that moment may be waited for in vain; then it is tried again.
-    """
-    cut_off, other = wired
-    for number in range(20):
-        wait_for_connected(cut_off.server, True)
-        cut_off.do(Wire.mute)
-        key = f"b{number}"
-        id = client.start("transact", ["D", {"op": "insert", "table": "T", "row": {"k": key}}])
-        deadline = time.monotonic() + 3 * TIMEOUT_MS / 1000
-        while time.monotonic() < deadline:
-            if key in rows(other):
-                return key, id
-            time.sleep(0.05)
-        cut_off.do(Wire.cut)
-        cut_off.do(Wire.mend)
-        client.reply(id)
-    raise AssertionError("nothing is stored while the answers are lost")
 
 
 def test_a_client_is_told_when_the_outcome_cannot_be_found_out(wired: tuple[Wired, Server]) -> None:

@@ -98,11 +98,15 @@ class ClusterUpkeep:
         looked = -_LOOK_MSEC
         while True:
             now = self._clock.now_msec()
-            is_well = self._refused_since is None and not self._complaint
-            if now - looked >= (_LOOK_MSEC if is_well else _TURN_MSEC) or self._is_urgent():
+            if now - looked >= (_LOOK_MSEC if self._is_well() else _TURN_MSEC) or self._is_urgent():
                 looked = now
                 await self.look()
             await self._clock.sleep(_TICK_MSEC)
+
+    def _is_well(self) -> bool:
+        """Not of one that is cut off: that may be for want of room, too."""
+        is_in_use = self._refused_since is None and self._runner.is_connected
+        return is_in_use and not self._complaint
 
     def _is_urgent(self) -> bool:
         """Whether writes have begun to fail, which may be for want of room."""
@@ -165,6 +169,8 @@ class ClusterUpkeep:
     async def perform(self) -> None:
         """Do it now, unless another server just does. Raises LogError."""
         try:
+            # It may have to find out yet what became of a request, in an entry that goes.
+            await self._runner.see_all()
             before = self._before
             if before is None:
                 before = await self._log.find_snapshot()

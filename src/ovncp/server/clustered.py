@@ -239,7 +239,7 @@ class Clustered(Runner):
     async def _answer_reads(self, batch: list[Transact]) -> None:
         """Answer what changes nothing, as of when all is applied that was durable at the call."""
         if self._lost is None:
-            await asyncio.gather(self._see_all(), self.shared_log.turns.end())
+            await asyncio.gather(self.see_all(), self.shared_log.turns.end())
         self._doubt()
         # Some of it may wait or change something by now, as entries of others were applied.
         asked = set(batch)
@@ -307,9 +307,9 @@ class Clustered(Runner):
             await asyncio.sleep(_PROBE_SECONDS)
             is_known = asyncio.get_running_loop().time() < self._reached + _PROBE_SECONDS
             if not is_known or self._lost is not None:
-                await self._see_all()
+                await self.see_all()
 
-    async def _see_all(self) -> None:
+    async def see_all(self) -> None:
         """Have applied all that is durable at the moment of the call, if the engine is in reach."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -441,7 +441,7 @@ class Clustered(Runner):
     async def _confirm(self) -> None:
         while self._unconfirmed:
             actions, self._unconfirmed = self._unconfirmed, []
-            await self._see_all()
+            await self.see_all()
             self._doubt()
             for action in actions:
                 super().when_settled(action)
