@@ -8,7 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ovncp.api import reading
+from ovncp.api import reading, sight
 from ovncp.api.call import Call
 from ovncp.api.execution import execute
 from ovncp.api.idempotency import LONGEST_KEY, Answer, fingerprint_of, uuid_for
@@ -101,6 +101,9 @@ async def once(
     fingerprint = fingerprint_of(request.method, f"{url.path}?{url.query} {whose}", body)
     known = await keys.take(principal_id, key, fingerprint)
     if known is not None:
+        # Another node may have given it, and this one must have come as far to say so.
+        await call.platform.sight.catch_up(principal_id, sight.shown_by(request))
+        sight.give_mark(request)
         return _response(known)
     try:
         answer = await work(body, key)

@@ -186,6 +186,24 @@ async def test_a_client_shows_what_it_was_given(
     assert "ovn-position" not in found.headers
 
 
+async def test_who_asks_again_elsewhere_is_given_a_mark_too(
+    server: Server, stack: AsyncExitStack
+) -> None:
+    memory = Memory()
+    a, b = [
+        await stack.enter_async_context(platform(server, memory=memory, name=name))
+        for name in ("a", "b")
+    ]
+    first, other = [await stack.enter_async_context(client_of(node)) for node in (a, b)]
+    deaf(b, 0.2)
+    asked = {"json": {"name": "asked-twice"}, "headers": {"idempotency-key": "twice"}}
+    given = await first.post("/switches", **asked)
+    again = await other.post("/switches", **asked)
+    assert (given.status_code, given.content) == (again.status_code, again.content)
+    assert sees(b, "asked-twice")
+    assert again.headers["ovn-position"] == str(b.sight.mark)
+
+
 async def test_who_cannot_see_it_says_so(server: Server, stack: AsyncExitStack) -> None:
     memory = Memory()
     a = await stack.enter_async_context(platform(server, memory=memory, name="a"))
