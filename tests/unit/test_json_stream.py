@@ -7,9 +7,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from examples import examples
 from ovncp.wire.json_stream import JsonError, JsonStream, parse, pieces
 
 LIMIT = 1 << 20
@@ -48,7 +49,7 @@ def feed_all(data: bytes, cuts: list[int], limit: int = LIMIT) -> list[object]:
     st.lists(st.integers(0, 10**6), max_size=12),
     st.sampled_from([b"", b" ", b"\n\t"]),
 )
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_any_split_gives_the_same_values(sent, encode, cuts, between):
     data = between.join(map(encode, sent))
     assert feed_all(data, cuts) == sent
@@ -56,7 +57,7 @@ def test_any_split_gives_the_same_values(sent, encode, cuts, between):
 
 @given(st.lists(messages, min_size=1, max_size=4), st.lists(st.integers(0, 10**6), max_size=20))
 @example([{"a": '"'}], [4225, 4225])  # nothing comes, between a backslash and what it escapes
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_split_of_big_messages(sent, cuts):
     """The same beyond the size up to which an unfinished message is simply read again."""
     wide = [{"pad": "x{" * 2100, "value": value, "more": [value] * 50} for value in sent]
@@ -83,7 +84,7 @@ def test_pipelined_messages_with_braces_in_strings():
     st.integers(1, 500),
     st.integers(0, 100),
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_pieces_are_all_of_it_and_seldom_cut_a_message(sent, between, n_bytes, n_missing):
     data = between.join(map(orjson.dumps, sent))
     data = data[: max(1, len(data) - n_missing)]
@@ -98,7 +99,7 @@ def test_pieces_are_all_of_it_and_seldom_cut_a_message(sent, between, n_bytes, n
 
 @given(messages, st.binary(max_size=30), st.lists(st.integers(0, 1000), max_size=5))
 @example({}, b",[", [])
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_junk_never_loses_the_value_before_it(value, junk, cuts):
     data = orjson.dumps(value) + junk
     stream = JsonStream(LIMIT)
