@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from ovncp.wire.json_stream import JsonError, JsonStream, parse, pieces
+from ovncp.wire.json_strict import Incomplete, read_strictly
 
 LIMIT = 1 << 20
 
@@ -34,12 +35,24 @@ encoders = st.sampled_from(
 )
 
 
-def feed_all(data: bytes, cuts: list[int], limit: int = LIMIT) -> list[object]:
-    stream = JsonStream(limit)
+def cut_up(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def feed_all(data: bytes, cuts: list[int]) -> list[object]:
+    stream = JsonStream(LIMIT)
+    return [value for piece in cut_up(data, cuts) for value in stream.feed(piece)]
+
+
+def feed_until_an_error(data: bytes, cuts: list[int]) -> list[object]:
+    stream = JsonStream(LIMIT)
     found: list[object] = []
-    for start, end in pairwise(edges):
-        found += stream.feed(data[start:end])
+    try:
+        for piece in cut_up(data, cuts):
+            found += stream.feed(piece)
+    except JsonError as error:
+        found += error.completed
     return found
 
 
@@ -101,16 +114,44 @@ def test_pieces_are_all_of_it_and_seldom_cut_a_message(sent, between, n_bytes, n
 @example({}, b",[", [])
 @examples(400)
 def test_junk_never_loses_the_value_before_it(value, junk, cuts):
-    data = orjson.dumps(value) + junk
-    stream = JsonStream(LIMIT)
-    found: list[object] = []
-    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    try:
-        for start, end in pairwise(edges):
-            found += stream.feed(data[start:end])
-    except JsonError as error:
-        found += error.completed
+    found = feed_until_an_error(orjson.dumps(value) + junk, cuts)
     assert found[:1] == [value]
+
+
+BIG = b'"%b"' % (b"x" * 5000)
+TOKENS = (
+    b"{", b"}", b"[", b"]", b'"', b"\\", b",", b":", b" ", b"1", b"null", b"}{", b"][", b'"a":',
+    b'{"a":1}', b"[{}]", BIG, b" " * 5000,
+)  # fmt: skip
+
+
+def read_from_the_start(data: bytes) -> list[object]:
+    """The messages in `data` up to the first that is none."""
+    values, at = [], 0
+    try:
+        while True:
+            value, n_bytes = read_strictly(data[at:], final=False, trailer=False)
+            values.append(value)
+            at += n_bytes
+    except (Incomplete, JsonError):
+        return values
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=12), st.lists(st.integers(0, 10**6), max_size=5))
+@example([BIG, b"}"], [5002])  # what comes first ends, but is no message
+@example([b'{"a":1}', b",", b"{", b'"a":', BIG, b"}"], [])
+@example([b'{"a":1}', b",", b"{", b'"a":', BIG, b"}"], [5012])
+@examples(300)
+def test_of_anything_the_messages_are_read_and_no_more(texts, cuts):
+    data = b"".join(texts)
+    assert feed_until_an_error(data, cuts) == read_from_the_start(data)
+
+
+def test_what_stands_between_messages_is_an_error():
+    stream = JsonStream(LIMIT)
+    with pytest.raises(JsonError, match="syntax error at beginning of input") as caught:
+        stream.feed(b'{"ok":1},{"a":' + BIG)
+    assert caught.value.completed == [{"ok": 1}]
 
 
 def test_last_of_duplicate_keys_wins():
