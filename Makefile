@@ -97,7 +97,7 @@ client: .venv/client.stamp
 	    --meta setup --output-path $(CLIENT_DIR) --overwrite --fail-on-warning
 
 properties: programs .venv/dev.stamp compiled
-	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m hypothesis
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --timeout=1800 -m hypothesis
 
 soak: programs .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
