@@ -8,6 +8,8 @@
 # make bench-plots  how cost grows with clients and rows, as pictures in docs/img: takes ten minutes
 # make client  a Python client of the API in build/client, made of the description that the node at CLIENT_URL
 #             (make run's) gives of itself
+# make properties  every property that make test tries, with EXAMPLES=20 times as many examples, others each
+#             time, for whoever changes the core: takes half an hour
 # make soak   clients of every kind on a server that is killed again and again, for ten minutes; SOAK_ARGS
 #             has a seed, or endpoints of other servers: see tests/soak/__main__.py
 # make chaos  servers over etcd and PostgreSQL to which everything happens, for ten minutes, and a judge of
@@ -18,6 +20,7 @@
 # make clean  removes what the others made (never the data in ./var)
 
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
+EXAMPLES ?= 20
 SOAK_ARGS ?=
 CHAOS_ARGS ?=
 TEST_PROCESSES ?= 4
@@ -46,7 +49,7 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
 # What is tested on the source too; everything is tested compiled.
 TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
 
-.PHONY: run test lint compiled bench bench-cluster bench-api bench-plots client soak chaos interop lock clean programs
+.PHONY: run test lint compiled bench bench-cluster bench-api bench-plots client properties soak chaos interop lock clean programs
 
 run: .venv/run.stamp
 	@PYTHON=$(PYTHON) .ci/packages --try ovn-nbctl ovn-northd
@@ -92,6 +95,9 @@ bench-plots: programs .venv/dev.stamp compiled
 client: .venv/client.stamp
 	$(BIN)/openapi-python-client generate --url $(CLIENT_URL)/openapi.json --config .ci/client.yaml \
 	    --meta setup --output-path $(CLIENT_DIR) --overwrite --fail-on-warning
+
+properties: programs .venv/dev.stamp compiled
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --timeout=1800 -m hypothesis
 
 soak: programs .venv/dev.stamp
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)

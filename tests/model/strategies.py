@@ -4,12 +4,10 @@ Values come from a small world, so that indexes collide, conditions match and ro
 again.  Most of what comes out is valid; `seldom` says where it is not.
 """
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from model.naive import (
@@ -27,24 +25,6 @@ from model.naive import (
 )
 
 Draw = Any
-
-# The same examples each time. `MODEL_EXAMPLES=20 pytest tests/model --hypothesis-seed=N` tries
-# twenty times as many, others for each seed.
-FACTOR = int(os.environ.get("MODEL_EXAMPLES", "0"))
-
-
-def examples(n: int) -> settings:
-    """The settings of a test that tries `n` examples."""
-    return settings(
-        max_examples=n * (FACTOR or 1),
-        derandomize=not FACTOR,
-        database=None,
-        deadline=None,
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
-
 
 WORLD: dict[str, list[Any]] = {
     "integer": [0, 1, 2, 3, -1, 2**62],

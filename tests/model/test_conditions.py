@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from model.pair import Pair
-from model.strategies import Writer, below, examples, free_schemas, pick
+from model.strategies import Writer, below, free_schemas, pick
 from ovncp.ovsdb import dump, gathering, monitor, row_index
 from ovncp.ovsdb.aspect import AnyOf, any_of
 from ovncp.ovsdb.condition import Clause, matches_any, parse

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from model.bookkeeping import check, picture, state_of
 from model.pair import Pair, draw_length, draw_pair, draw_transaction
-from model.strategies import EXPLICIT_UUIDS, examples
+from model.strategies import EXPLICIT_UUIDS
 
 # A failure is made small before it is shown, which takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from model.naive import Failure, State, Test
 from model.pair import Pair, draw_transaction
-from model.strategies import Writer, below, examples, free_schemas, pick
+from model.strategies import Writer, below, free_schemas, pick
 from model.watcher import KINDS, Watcher
 from ovncp.ovsdb import dump, gathering, monitor, row_index
 from ovncp.ovsdb.database import Settings

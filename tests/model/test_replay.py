@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from model.bookkeeping import check, row_of, state_of
 from model.naive import Schema, State
 from model.pair import DATE, Pair, Uuids, draw_length, draw_pair, draw_transaction, new_database
-from model.strategies import examples
 from ovncp.log.memory import MemoryLog
 from ovncp.ovsdb import snapshot_entry
 from ovncp.ovsdb.database import Database, Settings

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from model import naive
 from model.bookkeeping import elements_of
 from model.naive import PYTHON_TYPES
-from model.strategies import examples, types
+from model.strategies import types
 from ovncp.ovsdb.atom import Symbols
 from ovncp.ovsdb.column_type import UNLIMITED, ColumnType
 from ovncp.ovsdb.errors import OvsdbError

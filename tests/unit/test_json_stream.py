@@ -7,10 +7,12 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from examples import examples
 from ovncp.wire.json_stream import JsonError, JsonStream, parse, pieces
+from ovncp.wire.json_strict import Incomplete, read_strictly
 
 LIMIT = 1 << 20
 
@@ -33,12 +35,24 @@ encoders = st.sampled_from(
 )
 
 
-def feed_all(data: bytes, cuts: list[int], limit: int = LIMIT) -> list[object]:
-    stream = JsonStream(limit)
+def cut_up(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def feed_all(data: bytes, cuts: list[int]) -> list[object]:
+    stream = JsonStream(LIMIT)
+    return [value for piece in cut_up(data, cuts) for value in stream.feed(piece)]
+
+
+def feed_until_an_error(data: bytes, cuts: list[int]) -> list[object]:
+    stream = JsonStream(LIMIT)
     found: list[object] = []
-    for start, end in pairwise(edges):
-        found += stream.feed(data[start:end])
+    try:
+        for piece in cut_up(data, cuts):
+            found += stream.feed(piece)
+    except JsonError as error:
+        found += error.completed
     return found
 
 
@@ -48,7 +62,7 @@ def feed_all(data: bytes, cuts: list[int], limit: int = LIMIT) -> list[object]:
     st.lists(st.integers(0, 10**6), max_size=12),
     st.sampled_from([b"", b" ", b"\n\t"]),
 )
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_any_split_gives_the_same_values(sent, encode, cuts, between):
     data = between.join(map(encode, sent))
     assert feed_all(data, cuts) == sent
@@ -56,7 +70,7 @@ def test_any_split_gives_the_same_values(sent, encode, cuts, between):
 
 @given(st.lists(messages, min_size=1, max_size=4), st.lists(st.integers(0, 10**6), max_size=20))
 @example([{"a": '"'}], [4225, 4225])  # nothing comes, between a backslash and what it escapes
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_split_of_big_messages(sent, cuts):
     """The same beyond the size up to which an unfinished message is simply read again."""
     wide = [{"pad": "x{" * 2100, "value": value, "more": [value] * 50} for value in sent]
@@ -83,7 +97,7 @@ def test_pipelined_messages_with_braces_in_strings():
     st.integers(1, 500),
     st.integers(0, 100),
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_pieces_are_all_of_it_and_seldom_cut_a_message(sent, between, n_bytes, n_missing):
     data = between.join(map(orjson.dumps, sent))
     data = data[: max(1, len(data) - n_missing)]
@@ -98,18 +112,46 @@ def test_pieces_are_all_of_it_and_seldom_cut_a_message(sent, between, n_bytes, n
 
 @given(messages, st.binary(max_size=30), st.lists(st.integers(0, 1000), max_size=5))
 @example({}, b",[", [])
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_junk_never_loses_the_value_before_it(value, junk, cuts):
-    data = orjson.dumps(value) + junk
-    stream = JsonStream(LIMIT)
-    found: list[object] = []
-    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    try:
-        for start, end in pairwise(edges):
-            found += stream.feed(data[start:end])
-    except JsonError as error:
-        found += error.completed
+    found = feed_until_an_error(orjson.dumps(value) + junk, cuts)
     assert found[:1] == [value]
+
+
+BIG = b'"%b"' % (b"x" * 5000)
+TOKENS = (
+    b"{", b"}", b"[", b"]", b'"', b"\\", b",", b":", b" ", b"1", b"null", b"}{", b"][", b'"a":',
+    b'{"a":1}', b"[{}]", BIG, b" " * 5000,
+)  # fmt: skip
+
+
+def read_from_the_start(data: bytes) -> list[object]:
+    """The messages in `data` up to the first that is none."""
+    values, at = [], 0
+    try:
+        while True:
+            value, n_bytes = read_strictly(data[at:], final=False, trailer=False)
+            values.append(value)
+            at += n_bytes
+    except (Incomplete, JsonError):
+        return values
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=12), st.lists(st.integers(0, 10**6), max_size=5))
+@example([BIG, b"}"], [5002])  # what comes first ends, but is no message
+@example([b'{"a":1}', b",", b"{", b'"a":', BIG, b"}"], [])
+@example([b'{"a":1}', b",", b"{", b'"a":', BIG, b"}"], [5012])
+@examples(300)
+def test_of_anything_the_messages_are_read_and_no_more(texts, cuts):
+    data = b"".join(texts)
+    assert feed_until_an_error(data, cuts) == read_from_the_start(data)
+
+
+def test_what_stands_between_messages_is_an_error():
+    stream = JsonStream(LIMIT)
+    with pytest.raises(JsonError, match="syntax error at beginning of input") as caught:
+        stream.feed(b'{"ok":1},{"a":' + BIG)
+    assert caught.value.completed == [{"ok": 1}]
 
 
 def test_last_of_duplicate_keys_wins():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from ovncp.wire.reconnect import END_OF_FILE, Action, Reconnect, State
 
 
@@ -187,6 +188,7 @@ def test_log(caplog):
     ]
 
 
+@examples(100)
 @given(st.lists(st.tuples(st.sampled_from("CcfadrR"), st.integers(0, 20_000))))
 def test_run_is_due_at_the_deadline_and_never_before(steps):
     machine, now = enabled(), 0

@@ -254,6 +254,29 @@ async def test_a_thief_that_is_robbed_does_not_wait_for_the_lock() -> None:
     assert one.has is False and not one.owns
 
 
+async def test_a_thief_that_is_robbed_on_its_way_leaves_no_theft_to_who_waits() -> None:
+    world = World(0, 2)
+    thief, waiting, rival = world.clients[:3]
+
+    def deliver_at_the_first_source(relay: Relay) -> None:
+        while not relay.links[0].is_quiet:
+            relay.links[0].deliver(world.chance)
+
+    rival.ask("lock")
+    world.settle()
+    waiting.ask("lock")
+    world.settle()
+    thief.ask("steal")
+    deliver_at_the_first_source(thief.relay)
+    rival.unlock()
+    rival.ask("steal")
+    deliver_at_the_first_source(rival.relay)
+    deliver_at_the_first_source(thief.relay)
+    world.settle()
+    assert (thief.has, waiting.has, rival.has) == (False, False, True)
+    world.check_end()
+
+
 async def test_an_owner_that_is_robbed_waits_for_the_lock() -> None:
     world = World(0, 2)
     one, _, other = world.clients[:3]

@@ -292,7 +292,11 @@ class SharedLocks:
         self._lose(name, source)
         if place.is_theft:
             self._release(name, source)
+        claim, robbed = self._claims[name], self._queues.owner(name)
         self._queues.rob(name)
+        if self._queues.owner(name) is not robbed:  # whoever is first now has stolen nothing
+            claim.answer(False)
+            claim.is_theft = False
         if self._queues.owner(name) is None:
             for later in reversed(self._sources):
                 self._release(name, later)

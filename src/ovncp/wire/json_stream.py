@@ -177,7 +177,7 @@ class JsonStream:
         message that is not read here.
         """
         end = data.find(b"}{") + 1
-        if self._size + end >= self._raw_bytes:
+        if not end or self._size + end >= self._raw_bytes:
             return self._walk(data)
         try:
             values = [self._whole(data[:end])]
@@ -252,7 +252,7 @@ class JsonStream:
         if self._check_at <= self._size < self._raw_bytes or self._depth > MAX_DEPTH:
             self._check_at = self._size * _CHECK_GROWTH
             self._pieces = [b"".join(self._pieces)]
-            _check_prefix(self._pieces[0])
+            _check_prefix(self._pieces[0], self._depth)
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
@@ -304,15 +304,28 @@ def _decode(text: bytes) -> Any:
     try:
         return _read_fast(text)
     except ValueError:
-        return read_strictly(text, final=True, trailer=False)[0]
+        return _read_alone(text, final=True)
 
 
-def _check_prefix(text: bytes) -> None:
-    """Raises `JsonError` if no continuation of `text` is JSON."""
+def _check_prefix(text: bytes, depth: int) -> None:
+    """Raises `JsonError` if no continuation of `text`, now nested so deep, is one message."""
     try:
-        orjson.loads(_OPEN + text)
+        if depth <= MAX_DEPTH:
+            orjson.loads(text)
     except orjson.JSONDecodeError as error:
         if error.msg.startswith("unexpected end of data"):
             return
     with suppress(Incomplete):
-        read_strictly(text, final=False, trailer=False)
+        _read_alone(text, final=False)
+
+
+def _read_alone(text: bytes, *, final: bool) -> Any:
+    """The message that `text` is; what stands behind it, and begins no other, is an error."""
+    value, end = read_strictly(text, final=final, trailer=False)
+    if end < len(text):
+        try:
+            read_strictly(text[end:], final=final, trailer=False)
+        except JsonError as error:
+            error.completed.append(value)
+            raise
+    return value

@@ -6,9 +6,10 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from ovncp.cluster.pending import Change, Pending
 
 
@@ -191,7 +192,7 @@ class Node:
             self.world.lead(self)  # As one who does not know, and asks the stream.
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.integers(0, 2**32), st.integers(10, 120))
 def test_the_stream_has_every_row_in_order_and_to_the_end(seed, n_steps):
     world = World(random.Random(seed))
