@@ -104,13 +104,13 @@ async def test_who_cannot_wait_has_it_at_once(network) -> None:
 
 
 async def test_one_that_is_waited_for_is_not_forgotten(network) -> None:
-    rows = network.rows["nb"]["Mirror"]
+    rows, numbers = network.rows["nb"]["Mirror"], random.Random(7)
     texts = [
         f"{a},{b}" for a in ("index", "sink", "filter", "type") for b in ("name", "-name", "sink")
     ]
     asked = [asyncio.create_task(rows.order(columns_of(rows, text))) for text in texts]
     while not all(each.done() for each in asked):
-        network.transact("nb", some_change(network, rows, random.Random(7)))
+        network.transact("nb", some_change(network, rows, numbers))
         await asyncio.sleep(0)
     for text, each in zip(texts, asked, strict=True):
         assert uuids(await each) == naively(rows, columns_of(rows, text))
