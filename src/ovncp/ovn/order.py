@@ -35,13 +35,14 @@ class Order:
         self._late: deque[tuple[str, Values | None, Values | None]] = deque()
         self._sorting: Iterator[None] | None = self._sort(list(rows))
         self._task: asyncio.Task[None] | None = None
+        self._n_waiting = 0
 
     # Being sorted
 
     @property
-    def is_ready(self) -> bool:
-        """Whether it is sorted."""
-        return self._sorting is None
+    def is_wanted(self) -> bool:
+        """Whether it is being sorted, or somebody who waited for that is still to see it."""
+        return self._sorting is not None or self._n_waiting > 0
 
     async def ready(self) -> None:
         """Return when it is sorted: in slices, and once for all who wait."""
@@ -49,7 +50,11 @@ class Order:
             return
         if self._task is None:
             self._task = asyncio.create_task(self._sort_in_slices())
-        await asyncio.shield(self._task)
+        self._n_waiting += 1
+        try:
+            await asyncio.shield(self._task)
+        finally:
+            self._n_waiting -= 1
 
     async def _sort_in_slices(self) -> None:
         while self._step():
@@ -87,7 +92,8 @@ class Order:
         while self._late:
             for _ in range(min(_SLICE, len(self._late))):
                 self._put(*self._late.popleft())
-            yield
+            if self._late:  # or it would never be done where something changes in each slice
+                yield
         self._before.clear()
 
     def _values_of(self, row: Row) -> Values:

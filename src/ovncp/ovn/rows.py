@@ -142,9 +142,9 @@ class Rows:
         return order
 
     def _forget_one(self) -> None:
-        # One that is being sorted is waited for, and has to be told what changes.
-        ready = (columns for columns, order in self._orders.items() if order.is_ready)
-        if len(self._orders) >= _MOST_ORDERS and (oldest := next(ready, None)) is not None:
+        # One that is wanted has to be told what changes.
+        others = (columns for columns, order in self._orders.items() if not order.is_wanted)
+        if len(self._orders) >= _MOST_ORDERS and (oldest := next(others, None)) is not None:
             del self._orders[oldest]
 
     # Being kept up to date
