@@ -12,9 +12,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from ovncp.api import access
+from ovncp.api import access, audit
 from ovncp.api.access import Access
-from ovncp.api.administration import Body, RoleName, Shown, ShownRole, Time, Visit, shown
+from ovncp.api.administration import Body, RoleName, Shown, ShownRole, Time, Visit
 from ovncp.api.identification import (
     COOKIE,
     AccountAccess,
@@ -327,7 +327,7 @@ async def create_key(new: NewKey, mine: MineToChange) -> MadeApiKey:
             new.scopes,
         )
         change.target, change.after = key.id, key
-    return MadeApiKey.model_validate({**shown(key), "token": token})
+    return MadeApiKey.model_validate({**audit.shown(key), "token": token})
 
 
 @router.delete("/me/keys/{key}", summary="End an API key", status_code=204)

@@ -23,6 +23,7 @@ from ovncp.auth.database import (
 )
 from ovncp.auth.errors import Refused
 from ovncp.auth.idempotency import Keys
+from ovncp.auth.migration import migrate
 from ovncp.auth.oidc import BadToken, Claims, Provider
 from ovncp.auth.passwords import Passwords
 from ovncp.auth.principal import Identity
@@ -115,8 +116,8 @@ class Accounts:
             await asyncio.sleep(_AGAIN_S)
 
     async def prepare(self) -> None:
-        """Make the tables, and the first user.  Raises as `Database.migrate`."""
-        await self.database.migrate()
+        """Make the tables, and the first user.  Raises as `migrate`."""
+        await migrate(self.database)
         password = await self.users.create_first()
         if password is not None:
             self._announce(f"The first user is {FIRST_NAME}, with the password {password}")
