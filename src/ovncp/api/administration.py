@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from starlette.requests import Request
@@ -16,8 +16,10 @@ from ovncp.api.audit import Record
 from ovncp.api.identification import address_of
 from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
-from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Principal
+
+if TYPE_CHECKING:
+    from ovncp.auth.accounts import Accounts
 
 
 def _in_utc(value: datetime) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import orjson
 from fastapi import APIRouter, Depends, Request
@@ -25,12 +25,15 @@ from ovncp.api.identification import (
 from ovncp.api.location import PREFIX
 from ovncp.api.platform import Platform
 from ovncp.api.problem import NotAllowed, Problem
-from ovncp.auth import credentials
-from ovncp.auth.accounts import Accounts
-from ovncp.auth.oidc import Attempt, Provider
+from ovncp.auth.attempt import Attempt
 from ovncp.auth.passwords import LONGEST, SHORTEST
 from ovncp.auth.principal import Identity, NotThere, Role
-from ovncp.auth.users import User
+
+if TYPE_CHECKING:
+    from ovncp.auth import credentials
+    from ovncp.auth.accounts import Accounts
+    from ovncp.auth.oidc import Provider
+    from ovncp.auth.users import User
 
 router = APIRouter(prefix=PREFIX, tags=["login"])
 

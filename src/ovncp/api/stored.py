@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ovncp.api import audit
 from ovncp.api.audit import Record
 from ovncp.api.idempotency import Answer, other_request, under_way
 from ovncp.api.problem import Problem
-from ovncp.auth.accounts import Accounts
+
+if TYPE_CHECKING:
+    from ovncp.auth.accounts import Accounts
 
 
 class StoredAudit:

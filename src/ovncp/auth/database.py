@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from ovncp.auth.errors import BadData, Conflict, DatabaseUnavailable, OutcomeUnknown
 from ovncp.auth.settings import DatabaseSettings
 from ovncp.cluster.breaker import Breaker, BreakerOpen
 
@@ -35,26 +36,6 @@ _PATIENCE_S = 3.0
 _PASSING = ("08", "25006", "28", "3D000", "53300", "55P03", "57")
 _ENTANGLED = "40"
 _BAD_DATA = "22"
-
-
-class DatabaseUnavailable(Exception):
-    """The database cannot be reached; what was asked for was not done."""
-
-
-class OutcomeUnknown(Exception):
-    """The database went away while it was told to commit: it may have."""
-
-
-class DatabaseUnusable(Exception):
-    """The database is not one that this version can use; the text is for whoever set it up."""
-
-
-class Conflict(Exception):
-    """There is such a row already, or one that it refers to is there no more; nothing was done."""
-
-
-class BadData(Exception):
-    """A value that the database cannot have, such as a NUL in a text of PostgreSQL's."""
 
 
 class _Again(Exception):

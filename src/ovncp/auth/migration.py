@@ -9,7 +9,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Database, DatabaseUnusable, in_short, is_away
+from ovncp.auth.database import Database, in_short, is_away
+from ovncp.auth.errors import DatabaseUnusable
 
 _LOCK = 0x6F766E61  # "ovna"
 

@@ -17,7 +17,6 @@ from ovncp import __version__
 from ovncp.api import app, events, logs, metrics, tracing
 from ovncp.api.arrival import TimelyProtocol
 from ovncp.api.platform import Platform
-from ovncp.auth.accounts import Accounts
 from ovncp.cli.config import Config, ConfigError, ServerSection
 from ovncp.cli.parts import (
     account_settings,
@@ -73,6 +72,9 @@ def open_platform(given: Config) -> Platform:
     platform.spans = tracing.open_spans(os.environ, node.id)
     accounts = account_settings(given)
     if accounts is not None:
+        # A node that is for everybody does without its libraries.
+        from ovncp.auth.accounts import Accounts
+
         platform.admit(Accounts(accounts, node, partial(print, flush=True)))
     return platform
 
@@ -107,7 +109,7 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(given: Config) -> None:
-    listening = _listen(given.server)
+    listening = listen(given.server)
     platform = open_platform(given)
     settings = uvicorn.Config(
         app.make(platform),
@@ -128,7 +130,7 @@ async def _serve(given: Config) -> None:
         await _Server(settings, platform.node).serve([listening])
 
 
-def _listen(server: ServerSection) -> socket.socket:
+def listen(server: ServerSection) -> socket.socket:
     """The socket that requests come to. Raises Refused."""
     try:
         return socket.create_server((server.host, server.port), backlog=2048)

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, inspect
 
 from ovncp.api import audit
 from ovncp.api.audit import Record
-from ovncp.auth.database import Database, DatabaseUnavailable, OutcomeUnknown
-from ovncp.auth.errors import Refused
+from ovncp.auth.database import Database
+from ovncp.auth.errors import DatabaseUnavailable, OutcomeUnknown, Refused
 from ovncp.auth.passwords import Passwords, new_password
 from ovncp.auth.principal import Principal, Role
 from ovncp.auth.schema import USER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import AuthSettings, OidcSettings
-from ovncp.cli import config, parts
+from ovncp.cli import check_config, config, parts
 from ovncp.cli.config import Config, ConfigError, load
 from ovncp.cluster.rates import Limit
 from ovncp.cluster.settings import RedisSettings
@@ -152,10 +153,32 @@ def test_check_config_explains_every_setting(tmp_path: Path) -> None:
     done = run()
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ovncp check-config: server.nothing means nothing")
-    for bad, said in (("nonsense", "nonsense"), ("ptcp:1", "something to connect to")):
-        (tmp_path / "config.yaml").unlink(missing_ok=True)
-        done = run(f"--nb={bad}")
-        assert done.returncode == 1 and said in done.stderr
+
+
+@pytest.mark.parametrize(("bad", "said"), [("nonsense", "nonsense"), ("ptcp:1", "to connect to")])
+def test_check_config_finds_what_no_part_can_be_made_of(
+    bad: str, said: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check_config.main([f"--nb={bad}"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and said in shown.err
+
+
+def imported(module: str) -> set[str]:
+    """The names of all that is imported with a module."""
+    script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    return set(done.stdout.decode().split())
+
+
+def test_what_is_not_needed_is_not_imported() -> None:
+    """It would take most of the time of a start, or of a verb."""
+    of_accounts = {"alembic", "httpx", "jwt", "sqlalchemy"}
+    of_a_node = {"fastapi", "pydantic", "starlette", "uvicorn"}
+    assert imported("ovncp.cli.check_config").isdisjoint(of_a_node | of_accounts)
+    assert imported("ovncp.cli.set_password") & (of_a_node | of_accounts) == {"sqlalchemy"}
+    assert imported("ovncp.cli.api_node") & (of_a_node | of_accounts) == of_a_node
 
 
 PROMISED = """

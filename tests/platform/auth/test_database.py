@@ -14,17 +14,18 @@ from sqlalchemy import text
 
 from engines import Postgres
 from ovncp.auth import database as module
-from ovncp.auth.database import (
+from ovncp.auth.database import Database
+from ovncp.auth.errors import (
     BadData,
     Conflict,
-    Database,
     DatabaseUnavailable,
     DatabaseUnusable,
     OutcomeUnknown,
 )
 from ovncp.auth.migration import migrate
 from ovncp.auth.settings import DatabaseSettings, postgres_url
-from ovncp.auth.trail import Trail, Wanted
+from ovncp.auth.trail import Trail
+from ovncp.auth.wanted import Wanted
 from ovncp.cluster.background import end
 from ovncp.cluster.settings import SettingsError
 from ovncp.log.contract.wire import Wire
