@@ -5,6 +5,7 @@ from __future__ import annotations
 from argon2 import PasswordHasher
 
 from ovncp.auth.accounts import Accounts
+from ovncp.auth.migration import migrate
 from ovncp.auth.passwords import Passwords
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import AuthSettings, DatabaseSettings
@@ -27,7 +28,7 @@ async def tokens_of(url: str) -> dict[str, str]:
     node = Node(ClusterSettings("maker of users"), MemoryStore(Memory()), "1.0")
     accounts = Accounts(settings, node, lambda text: None, quick)
     try:
-        await accounts.database.migrate()
+        await migrate(accounts.database)
         await accounts.tenants.create(TENANT, "")
         tokens = {}
         for name, role in {**_ROLES, **dict.fromkeys(_MEMBERS)}.items():

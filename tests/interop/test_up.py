@@ -131,20 +131,26 @@ def complaints(output: str) -> list[str]:
     return [line for line in lines if not re.search(slow, line)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_what_is_built_becomes_flows_and_is_there_the_next_time(home: Path, number: int) -> None:
+def test_what_is_built_becomes_flows_and_is_there_the_next_time(home: Path) -> None:
     with Up(home) as up:
         up.nbctl("--wait=sb", "ls-add", "web", "--", "lsp-add", "web", "web1")
         flows = up.sbctl("dump-flows", "web")
         assert "ls_in_l2_lkup" in flows
-        assert up.stop(number) == 0
-        assert processes_of(home) == []
-        assert "Traceback" not in up.output
-        assert complaints(up.output) == []
-    with Up(home) as up:
-        assert "(web)" in up.nbctl("ls-list")
-        up.nbctl("--wait=sb", "sync")
-        assert up.sbctl("dump-flows", "web") == flows
+        ends(up, signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        with Up(home) as up:
+            assert "(web)" in up.nbctl("ls-list")
+            up.nbctl("--wait=sb", "sync")
+            assert up.sbctl("dump-flows", "web") == flows
+            ends(up, number)
+
+
+def ends(up: Up, number: int) -> None:
+    """That it does so at a signal, has nothing to complain of, and leaves nothing running."""
+    assert up.stop(number) == 0
+    assert processes_of(up.data.parent) == []
+    assert "Traceback" not in up.output
+    assert complaints(up.output) == []
 
 
 def test_it_says_how_to_connect(home: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from starlette.requests import Request
@@ -16,8 +16,10 @@ from ovncp.api.audit import Record
 from ovncp.api.identification import address_of
 from ovncp.api.platform import Platform
 from ovncp.api.problem import Problem
-from ovncp.auth.accounts import Accounts
-from ovncp.auth.principal import Principal, Role
+from ovncp.auth.principal import Principal
+
+if TYPE_CHECKING:
+    from ovncp.auth.accounts import Accounts
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -90,8 +92,10 @@ class Visit:
                 action,
                 resource,
                 change.target,
-                shown(change.before) if change.before is not None else None,
-                shown(change.after) if change.after is not None and result == audit.DONE else None,
+                audit.shown(change.before) if change.before is not None else None,
+                audit.shown(change.after)
+                if change.after is not None and result == audit.DONE
+                else None,
                 result,
                 self.request.path_params.get("tenant"),
             )
@@ -111,18 +115,3 @@ def visiting(thing: str, *, changes: bool = False) -> Callable[[Request], Awaita
         return Visit(request.app.state.platform, principal, request)
 
     return visit
-
-
-def shown(value: Any) -> Any:
-    """A value as JSON has it."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {name: shown(each) for name, each in value.items()}
-    if isinstance(value, list | tuple | frozenset):
-        return [shown(each) for each in value]
-    if isinstance(value, Role):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from ovncp.auth.principal import Principal
+from ovncp.auth.principal import Principal, Role
 
 _LOG = logging.getLogger("ovncp.audit")
 
@@ -30,6 +31,39 @@ class Record:
     after: dict[str, Any] | None
     result: str
     tenant: str | None = None
+
+
+def shown(value: Any) -> Any:
+    """A value as JSON has it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {name: shown(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | frozenset):
+        return [shown(each) for each in value]
+    if isinstance(value, Role):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
+
+
+def fields(record: Record) -> dict[str, Any]:
+    """A record as `ovncp.auth.trail` takes it."""
+    return {
+        "at": datetime.now(UTC),
+        "principal_id": record.principal.id,
+        "principal": record.principal.name,
+        "tenant": record.tenant if record.tenant is not None else record.principal.tenant,
+        "request_id": record.request_id,
+        "address": record.address,
+        "action": record.action,
+        "resource": record.resource,
+        "target": record.uuid,
+        "before": record.before,
+        "after": record.after,
+        "result": record.result,
+    }
 
 
 class Audit(Protocol):

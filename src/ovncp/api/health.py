@@ -4,19 +4,23 @@ A dependency is needed if requests fail without it. Without Redis and the Southb
 reading and changing the Northbound: that they are down is told, and keeps no requests from it.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from ovncp.api.platform import Platform
-from ovncp.auth.accounts import Accounts
-from ovncp.auth.database import DatabaseUnavailable
+from ovncp.auth.errors import DatabaseUnavailable
 from ovncp.cluster.base import Unavailable
 from ovncp.ovn.replica import Replica
+
+if TYPE_CHECKING:
+    from ovncp.auth.accounts import Accounts
 
 PATIENCE_SECONDS = 1.0
 """For how long a dependency may take to answer."""

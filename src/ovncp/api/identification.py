@@ -11,14 +11,17 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from ovncp.api.problem import NotAllowed, Problem
-from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Identity, NotThere, Principal
 from ovncp.cluster.rates import Limit, Rates
+
+if TYPE_CHECKING:
+    from ovncp.auth.accounts import Accounts
 
 COOKIE = "ovncp_session"
 TENANT = "ovn-tenant"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import orjson
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from ovncp.api import access
+from ovncp.api import access, audit
 from ovncp.api.access import Access
-from ovncp.api.administration import Body, RoleName, Shown, ShownRole, Time, Visit, shown
+from ovncp.api.administration import Body, RoleName, Shown, ShownRole, Time, Visit
 from ovncp.api.identification import (
     COOKIE,
     AccountAccess,
@@ -25,12 +25,15 @@ from ovncp.api.identification import (
 from ovncp.api.location import PREFIX
 from ovncp.api.platform import Platform
 from ovncp.api.problem import NotAllowed, Problem
-from ovncp.auth import credentials
-from ovncp.auth.accounts import Accounts
-from ovncp.auth.oidc import Attempt, Provider
+from ovncp.auth.attempt import Attempt
 from ovncp.auth.passwords import LONGEST, SHORTEST
 from ovncp.auth.principal import Identity, NotThere, Role
-from ovncp.auth.users import User
+
+if TYPE_CHECKING:
+    from ovncp.auth import credentials
+    from ovncp.auth.accounts import Accounts
+    from ovncp.auth.oidc import Provider
+    from ovncp.auth.users import User
 
 router = APIRouter(prefix=PREFIX, tags=["login"])
 
@@ -327,7 +330,7 @@ async def create_key(new: NewKey, mine: MineToChange) -> MadeApiKey:
             new.scopes,
         )
         change.target, change.after = key.id, key
-    return MadeApiKey.model_validate({**shown(key), "token": token})
+    return MadeApiKey.model_validate({**audit.shown(key), "token": token})
 
 
 @router.delete("/me/keys/{key}", summary="End an API key", status_code=204)

@@ -1,7 +1,10 @@
 """What a node of the platform is made of, as its routes see it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ovncp.api.access import Access, OpenAccess
 from ovncp.api.audience import Audience
@@ -14,7 +17,6 @@ from ovncp.api.requests import Requests
 from ovncp.api.sight import Sight
 from ovncp.api.stored import StoredAudit, StoredKeys
 from ovncp.api.tracing import Spans
-from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Principal
 from ovncp.cluster.metrics import Histogram
 from ovncp.cluster.node import Node
@@ -25,6 +27,9 @@ from ovncp.ovn.resources import NORTHBOUND, SOUTHBOUND
 from ovncp.ovn.tenancy import View
 from ovncp.ovn.tracer import Tracer
 from ovncp.ovn.writer import Grouping, Writer
+
+if TYPE_CHECKING:
+    from ovncp.auth.accounts import Accounts
 
 _BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -56,7 +61,7 @@ class Platform:
     spans: Spans = field(default_factory=Spans)
 
     @classmethod
-    def of(cls, replicas: Mapping[str, Replica], node: Node, grouping: Grouping) -> "Platform":
+    def of(cls, replicas: Mapping[str, Replica], node: Node, grouping: Grouping) -> Platform:
         """A platform whose state is kept by what the nodes share."""
         nb = replicas[NORTHBOUND]
         barrier = Barrier(nb)

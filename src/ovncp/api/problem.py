@@ -15,11 +15,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
-from ovncp.auth.accounts import TooManyTries
-from ovncp.auth.database import BadData, Conflict, DatabaseUnavailable, OutcomeUnknown
-from ovncp.auth.errors import BadValue, NoSuch, Refused
+from ovncp.auth.errors import (
+    BadData,
+    BadToken,
+    BadValue,
+    Conflict,
+    DatabaseUnavailable,
+    NoSuch,
+    OutcomeUnknown,
+    ProviderUnavailable,
+    Refused,
+    TooManyTries,
+)
 from ovncp.auth.errors import Taken as NameTaken
-from ovncp.auth.oidc import BadToken, ProviderUnavailable
 from ovncp.cluster.base import Unavailable
 from ovncp.cluster.sessions import NoSuchNode, NoSuchSession
 from ovncp.ovn.draft import Gone, Stale, Taken, Unmet

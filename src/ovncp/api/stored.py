@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ovncp.api import audit
 from ovncp.api.audit import Record
 from ovncp.api.idempotency import Answer, other_request, under_way
 from ovncp.api.problem import Problem
-from ovncp.auth.accounts import Accounts
+
+if TYPE_CHECKING:
+    from ovncp.auth.accounts import Accounts
 
 
 class StoredAudit:
@@ -27,25 +29,7 @@ class StoredAudit:
     async def record(self, records: Sequence[Record]) -> None:
         """See `Audit.record`."""
         if records:
-            await self._accounts.trail.keep([fields(each) for each in records])
-
-
-def fields(record: Record) -> dict[str, Any]:
-    """A record as `ovncp.auth.trail` takes it."""
-    return {
-        "at": datetime.now(UTC),
-        "principal_id": record.principal.id,
-        "principal": record.principal.name,
-        "tenant": record.tenant if record.tenant is not None else record.principal.tenant,
-        "request_id": record.request_id,
-        "address": record.address,
-        "action": record.action,
-        "resource": record.resource,
-        "target": record.uuid,
-        "before": record.before,
-        "after": record.after,
-        "result": record.result,
-    }
+            await self._accounts.trail.keep([audit.fields(each) for each in records])
 
 
 class StoredKeys:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ovncp.api.administration import Body, Shown, Time, Visit, visiting
 from ovncp.api.location import PREFIX
-from ovncp.auth.trail import Wanted
+from ovncp.auth.wanted import Wanted
 
 router = APIRouter(prefix=PREFIX, tags=["audit"])
 

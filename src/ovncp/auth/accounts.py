@@ -12,22 +12,24 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ovncp.auth.credentials import Credentials
-from ovncp.auth.database import (
-    Database,
+from ovncp.auth.database import Database
+from ovncp.auth.errors import (
+    BadToken,
     DatabaseUnavailable,
     DatabaseUnusable,
     OutcomeUnknown,
+    Refused,
+    TooManyTries,
 )
-from ovncp.auth.errors import Refused
 from ovncp.auth.idempotency import Keys
-from ovncp.auth.oidc import BadToken, Claims, Provider
+from ovncp.auth.migration import migrate
 from ovncp.auth.passwords import Passwords
 from ovncp.auth.principal import Identity
 from ovncp.auth.replica_lag import lags_s
-from ovncp.auth.settings import AuthSettings
+from ovncp.auth.settings import AuthSettings, OidcSettings
 from ovncp.auth.tenants import Tenants
 from ovncp.auth.tokens import KEY, SESSION, hash_of
 from ovncp.auth.trail import Trail
@@ -36,6 +38,9 @@ from ovncp.cluster.background import end
 from ovncp.cluster.lease import Lease
 from ovncp.cluster.metrics import Family, family, labels
 from ovncp.cluster.node import Node
+
+if TYPE_CHECKING:
+    from ovncp.auth.oidc import Claims, Provider
 
 _logger = logging.getLogger("ovncp.auth.accounts")
 
@@ -48,12 +53,11 @@ _PATTERN = "identity:*"
 Announce = Callable[[str], None]
 
 
-class TooManyTries(Exception):
-    """Too many logins have failed; `wait_s` is how long to wait."""
+def _provider(settings: OidcSettings) -> Provider:
+    # Its libraries are for those who have one.
+    from ovncp.auth.oidc import Provider
 
-    def __init__(self, wait_s: float):
-        super().__init__("too many logins have failed")
-        self.wait_s = wait_s
+    return Provider(settings)
 
 
 class Accounts:
@@ -74,7 +78,7 @@ class Accounts:
         self.credentials = Credentials(self.database, settings.session_s)
         self.keys = Keys(self.database)
         self.trail = Trail(self.database)
-        self.provider = Provider(settings.oidc) if settings.oidc else None
+        self.provider = _provider(settings.oidc) if settings.oidc else None
         self._node = node
         self._announce = announce
         self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
@@ -115,8 +119,8 @@ class Accounts:
             await asyncio.sleep(_AGAIN_S)
 
     async def prepare(self) -> None:
-        """Make the tables, and the first user.  Raises as `Database.migrate`."""
-        await self.database.migrate()
+        """Make the tables, and the first user.  Raises as `migrate`."""
+        await migrate(self.database)
         password = await self.users.create_first()
         if password is not None:
             self._announce(f"The first user is {FIRST_NAME}, with the password {password}")

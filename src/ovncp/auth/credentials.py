@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Database, DatabaseUnavailable, OutcomeUnknown
+from ovncp.auth.database import Database
 from ovncp.auth.decision import is_scope
-from ovncp.auth.errors import BadValue, NoSuch
+from ovncp.auth.errors import BadValue, DatabaseUnavailable, NoSuch, OutcomeUnknown
 from ovncp.auth.names import now, role_of
 from ovncp.auth.principal import Identity, Role
 from ovncp.auth.schema import API_KEY, LOGIN, MEMBER, USER

@@ -15,14 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from ovncp.auth.errors import BadData, Conflict, DatabaseUnavailable, OutcomeUnknown
 from ovncp.auth.settings import DatabaseSettings
 from ovncp.cluster.breaker import Breaker, BreakerOpen
 
@@ -33,32 +31,11 @@ Use = Callable[[AsyncConnection], Awaitable[T]]
 
 _AGAIN_S = 0.1
 _PATIENCE_S = 3.0
-_MIGRATION_LOCK = 0x6F766E61  # "ovna"
 # SQLSTATEs, or classes of them, of a server that is going, coming, standby or busy, or does not let
 # us in, as while its password is changed.
 _PASSING = ("08", "25006", "28", "3D000", "53300", "55P03", "57")
 _ENTANGLED = "40"
 _BAD_DATA = "22"
-
-
-class DatabaseUnavailable(Exception):
-    """The database cannot be reached; what was asked for was not done."""
-
-
-class OutcomeUnknown(Exception):
-    """The database went away while it was told to commit: it may have."""
-
-
-class DatabaseUnusable(Exception):
-    """The database is not one that this version can use; the text is for whoever set it up."""
-
-
-class Conflict(Exception):
-    """There is such a row already, or one that it refers to is there no more; nothing was done."""
-
-
-class BadData(Exception):
-    """A value that the database cannot have, such as a NUL in a text of PostgreSQL's."""
 
 
 class _Again(Exception):
@@ -69,7 +46,8 @@ class _Away(_Again):
     """The server cannot be used now."""
 
 
-def _is_away(error: BaseException) -> bool:
+def is_away(error: BaseException) -> bool:
+    """Whether the server is what cannot be used, rather than the statement."""
     if isinstance(error, DBAPIError):
         busy = "database is locked" in str(error.orig)
         return error.connection_invalidated or busy or _state(error).startswith(_PASSING)
@@ -84,10 +62,10 @@ def _state(error: DBAPIError) -> str:
 def _meaning(error: DBAPIError) -> Exception:
     """What it means that a server has answered so."""
     if _state(error).startswith(_ENTANGLED):
-        return _Again(_in_short(error))
+        return _Again(in_short(error))
     if isinstance(error, IntegrityError):
-        return Conflict(_in_short(error))
-    return BadData(_in_short(error)) if _state(error).startswith(_BAD_DATA) else error
+        return Conflict(in_short(error))
+    return BadData(in_short(error)) if _state(error).startswith(_BAD_DATA) else error
 
 
 class _Server:
@@ -117,11 +95,11 @@ class _Server:
                     is_committing = commits
                 return result
             except (SQLAlchemyError, OSError, TimeoutError) as error:
-                if _is_away(error):
+                if is_away(error):
                     if is_committing:
                         text = f"{self.breaker.name} went away at a commit"
                         raise OutcomeUnknown(text) from error
-                    raise _Away(_in_short(error)) from error
+                    raise _Away(in_short(error)) from error
                 if isinstance(error, DBAPIError):
                     raise _meaning(error) from error
                 raise
@@ -137,7 +115,8 @@ class _Server:
                 yield connection
 
 
-def _in_short(error: Exception) -> str:
+def in_short(error: Exception) -> str:
+    """What the driver said, in a line."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return (str(cause) or type(cause).__name__).splitlines()[0]
 
@@ -283,13 +262,6 @@ class Database:
             _logger.info("asking the database again: %s", failure)
             await asyncio.sleep(_AGAIN_S)
 
-    async def migrate(self) -> None:
-        """Make the tables what this version wants; nodes that start together take turns.
-
-        Raises DatabaseUnavailable, OutcomeUnknown, DatabaseUnusable.
-        """
-        await self._persist([self._primary], _migrate, commits=True)
-
     async def check(self) -> None:
         """Return if the primary answers.  Raises DatabaseUnavailable."""
         await self.read(lambda connection: connection.execute(text("SELECT 1")))
@@ -298,26 +270,3 @@ class Database:
         """End all connections."""
         for server in (self._primary, *self._replicas):
             await server.engine.dispose()
-
-
-async def _migrate(connection: AsyncConnection) -> None:
-    if connection.dialect.name == "postgresql":
-        encoding = await connection.scalar(text("SHOW server_encoding"))
-        if encoding != "UTF8":
-            raise DatabaseUnusable(f"the database's encoding is {encoding}, and has to be UTF8")
-        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-    try:
-        await connection.run_sync(_upgrade)
-    except CommandError as error:
-        raise DatabaseUnusable(f"the tables are of a later version: {error}") from error
-    except DBAPIError as error:
-        if _is_away(error):
-            raise
-        raise DatabaseUnusable(f"the tables cannot be made: {_in_short(error)}") from error
-
-
-def _upgrade(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", "ovncp.auth:migrations")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")

@@ -12,7 +12,8 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Conflict, Database
+from ovncp.auth.database import Database
+from ovncp.auth.errors import Conflict
 from ovncp.auth.names import now
 from ovncp.auth.schema import IDEMPOTENCY
 

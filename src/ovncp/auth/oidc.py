@@ -19,6 +19,8 @@ from urllib.parse import urlencode
 import httpx
 import jwt
 
+from ovncp.auth.attempt import Attempt
+from ovncp.auth.errors import BadToken, ProviderUnavailable
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import OidcSettings
 from ovncp.cluster.breaker import Breaker, BreakerOpen
@@ -33,14 +35,6 @@ _ASKED_AGAIN_S = 10.0
 _LEEWAY_S = 30.0
 
 
-class BadToken(Exception):
-    """The token is not good; the text is for whoever showed it."""
-
-
-class ProviderUnavailable(Exception):
-    """The provider does not answer, or not as one does."""
-
-
 @dataclass(frozen=True, slots=True)
 class Claims:
     """Who a provider says that somebody is, and what they may do here for that."""
@@ -49,20 +43,6 @@ class Claims:
     name: str
     role: Role | None
     tenants: Mapping[str, Role]
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A browser's login that has begun: what is to come back, and what is kept until then."""
-
-    state: str
-    nonce: str
-    verifier: str
-
-    @classmethod
-    def new(cls) -> Attempt:
-        """One that nobody guesses."""
-        return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
 
 
 class Provider:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from base64 import b64encode
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -28,8 +29,7 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher | None = None):
         self._hasher = hasher or PasswordHasher()
         self._turns = asyncio.Semaphore(_N_AT_ONCE)
-        # For those who do not exist, so that they take as long to refuse.
-        self._nobodys = self._hasher.hash(secrets.token_urlsafe())
+        self._nobodys = _nobodys(self._hasher)
 
     async def hash(self, password: str) -> str:
         """What is kept of a password.  Raises WeakPassword."""
@@ -51,6 +51,16 @@ class Passwords:
             return self._hasher.verify(kept, password)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _nobodys(hasher: PasswordHasher) -> str:
+    """What is compared with if there is no user, so that it takes as long: no password's hash."""
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    salt, hash = (
+        b64encode(secrets.token_bytes(n)).decode().rstrip("=")
+        for n in (hasher.salt_len, hasher.hash_len)
+    )
+    return f"$argon2id$v=19${costs}${salt}${hash}"
 
 
 def new_password() -> str:

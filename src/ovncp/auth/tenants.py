@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Conflict, Database
-from ovncp.auth.errors import BadValue, NoSuch, Taken
+from ovncp.auth.database import Database
+from ovncp.auth.errors import BadValue, Conflict, NoSuch, Taken
 from ovncp.auth.names import now, tenant_id
 from ovncp.auth.principal import Role
 from ovncp.auth.schema import MEMBER, QUOTA, TENANT, USER

@@ -9,23 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Select, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from ovncp.auth.database import (
-    BadData,
-    Conflict,
-    Database,
-    DatabaseUnavailable,
-    OutcomeUnknown,
-)
+from ovncp.auth.database import Database
+from ovncp.auth.errors import BadData, Conflict, DatabaseUnavailable, OutcomeUnknown
 from ovncp.auth.names import now
 from ovncp.auth.schema import AUDIT
+from ovncp.auth.wanted import Wanted
 
 _logger = logging.getLogger("ovncp.auth.trail")
 
@@ -36,20 +31,6 @@ MOST_WAITING = 10_000
 
 Stored = Mapping[str, Any]
 """The columns of a record, but for its id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which records; None is any.  `before` is an id: those older than it."""
-
-    tenant: str | None = None
-    principal: str | None = None
-    resource: str | None = None
-    target: str | None = None
-    request_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    before: int | None = None
 
 
 class Trail:

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ovncp.auth.database import Conflict, Database
-from ovncp.auth.errors import BadValue, NoSuch, NotAllowed, Taken
+from ovncp.auth.database import Database
+from ovncp.auth.errors import BadValue, Conflict, NoSuch, NotAllowed, Taken
 from ovncp.auth.names import now, role_of, user_name
 from ovncp.auth.passwords import Passwords, WeakPassword, new_password
 from ovncp.auth.principal import Role

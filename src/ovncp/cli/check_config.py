@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from ovncp.cli import api, config, options
+from ovncp.cli import api, config, options, parts
 from ovncp.cli.config import ConfigError
 from ovncp.cli.options import OptionError
 from ovncp.cluster.settings import SettingsError
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
             print(head + options.describe("Options", api.TABLE), end="")
             return 0
         loaded = api.load(parsed)
-        api.check(loaded.config)
+        parts.check(loaded.config)
     except (OptionError, ConfigError, SettingsError, Refusal) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1

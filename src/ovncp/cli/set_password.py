@@ -14,18 +14,17 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, inspect
 
-from ovncp.api import audit, stored
-from ovncp.api.administration import shown
+from ovncp.api import audit
 from ovncp.api.audit import Record
-from ovncp.auth.database import Database, DatabaseUnavailable, OutcomeUnknown
-from ovncp.auth.errors import Refused
+from ovncp.auth.database import Database
+from ovncp.auth.errors import DatabaseUnavailable, OutcomeUnknown, Refused
 from ovncp.auth.passwords import Passwords, new_password
 from ovncp.auth.principal import Principal, Role
 from ovncp.auth.schema import USER
 from ovncp.auth.settings import DatabaseSettings
 from ovncp.auth.trail import Trail
 from ovncp.auth.users import User, Users
-from ovncp.cli import api, options
+from ovncp.cli import api, options, parts
 from ovncp.cli.config import ConfigError
 from ovncp.cli.options import Option, OptionError, Parsed
 from ovncp.cluster.background import end
@@ -92,7 +91,7 @@ def _name(parsed: Parsed) -> str:
 def _settings(parsed: Parsed) -> DatabaseSettings:
     """Where the accounts are. Raises ConfigError, SettingsError, Refusal."""
     loaded = api.load(parsed._replace(arguments=[]))
-    settings = api.database_settings(loaded.config)
+    settings = parts.database_settings(loaded.config)
     file = settings.sqlite_file
     if file is not None and not file.exists():
         raise Refusal(f"there are no accounts: no {file.absolute()}, and no DATABASE_URL")
@@ -119,7 +118,7 @@ async def set_password(settings: DatabaseSettings, name: str, password: str) -> 
             raise Refusal("the database has no accounts: no node was started with it yet")
         users = Users(database, Passwords())
         before, after = await users.change(name, {"password": password})
-        await trail.keep([stored.fields(_record(before, after))])
+        await trail.keep([audit.fields(_record(before, after))])
         return after
     finally:
         await end([keeping])
@@ -140,8 +139,8 @@ def _record(before: User, after: User) -> Record:
         "change",
         "users",
         after.id,
-        shown(before),
-        shown(after),
+        audit.shown(before),
+        audit.shown(after),
         audit.DONE,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import AuthSettings, OidcSettings
-from ovncp.cli import api, config
+from ovncp.cli import check_config, config, parts
 from ovncp.cli.config import Config, ConfigError, load
 from ovncp.cluster.rates import Limit
 from ovncp.cluster.settings import RedisSettings
@@ -152,10 +153,32 @@ def test_check_config_explains_every_setting(tmp_path: Path) -> None:
     done = run()
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ovncp check-config: server.nothing means nothing")
-    for bad, said in (("nonsense", "nonsense"), ("ptcp:1", "something to connect to")):
-        (tmp_path / "config.yaml").unlink(missing_ok=True)
-        done = run(f"--nb={bad}")
-        assert done.returncode == 1 and said in done.stderr
+
+
+@pytest.mark.parametrize(("bad", "said"), [("nonsense", "nonsense"), ("ptcp:1", "to connect to")])
+def test_check_config_finds_what_no_part_can_be_made_of(
+    bad: str, said: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check_config.main([f"--nb={bad}"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and said in shown.err
+
+
+def imported(module: str) -> set[str]:
+    """The names of all that is imported with a module."""
+    script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    return set(done.stdout.decode().split())
+
+
+def test_what_is_not_needed_is_not_imported() -> None:
+    """It would take most of the time of a start, or of a verb."""
+    of_accounts = {"alembic", "httpx", "jwt", "sqlalchemy"}
+    of_a_node = {"fastapi", "pydantic", "starlette", "uvicorn"}
+    assert imported("ovncp.cli.check_config").isdisjoint(of_a_node | of_accounts)
+    assert imported("ovncp.cli.set_password") & (of_a_node | of_accounts) == {"sqlalchemy"}
+    assert imported("ovncp.cli.api_node") & (of_a_node | of_accounts) == of_a_node
 
 
 PROMISED = """
@@ -172,13 +195,13 @@ def test_every_variable_that_is_promised_is_known() -> None:
 
 
 def redis(given: Config) -> RedisSettings:
-    found = api.cluster_settings(given).redis
+    found = parts.cluster_settings(given).redis
     assert found is not None
     return found
 
 
 def auth(given: Config) -> AuthSettings:
-    found = api.account_settings(given)
+    found = parts.account_settings(given)
     assert found is not None
     return found
 
@@ -190,7 +213,9 @@ def oidc(given: Config) -> OidcSettings:
 
 
 def remotes(given: Config, side: str) -> list[str]:
-    return [endpoint.text for endpoint in api.endpoints(given, getattr(given.ovn, side).endpoints)]
+    return [
+        endpoint.text for endpoint in parts.endpoints(given, getattr(given.ovn, side).endpoints)
+    ]
 
 
 REDIS = {"redis": {"addresses": ["r:1"]}}
@@ -202,7 +227,7 @@ OIDC = {"auth": {"mode": "users", "oidc": {"issuer": "https://i", "client_id": "
 # that is configured, and how that is looked at.
 EFFECTS: dict[str, tuple[dict[str, Any], tuple[str, str], tuple[Any, Any], Any]] = {
     "server.host": ({}, ("127.0.0.2", "::1"), ("127.0.0.2", "::1"), lambda c: c.server.host),
-    "server.port": ({}, ("81", "82"), (81, 82), lambda c: api.cluster_settings(c).port),
+    "server.port": ({}, ("81", "82"), (81, 82), lambda c: parts.cluster_settings(c).port),
     "server.trusted_proxies": (
         {}, ("10.0.0.1", "10.0.0.0/8, ::1"), (("10.0.0.1",), ("10.0.0.0/8", "::1")),
         lambda c: c.server.trusted_proxies,
@@ -210,18 +235,18 @@ EFFECTS: dict[str, tuple[dict[str, Any], tuple[str, str], tuple[Any, Any], Any]]
     "server.request_timeout": ({}, ("5s", "1m"), (5.0, 60.0), lambda c: c.server.request_timeout),
     "server.metrics_port": ({}, ("83", "none"), (83, None), lambda c: c.server.metrics_port),
     "cluster.enabled": (
-        REDIS, ("false", "true"), (True, False), lambda c: api.cluster_settings(c).redis is None
+        REDIS, ("false", "true"), (True, False), lambda c: parts.cluster_settings(c).redis is None
     ),
-    "cluster.node_id": ({}, ("a", "b"), ("a", "b"), lambda c: api.cluster_settings(c).node_id),
+    "cluster.node_id": ({}, ("a", "b"), ("a", "b"), lambda c: parts.cluster_settings(c).node_id),
     "cluster.node_hostname": (
-        {}, ("a", "b"), ("a", "b"), lambda c: api.cluster_settings(c).hostname
+        {}, ("a", "b"), ("a", "b"), lambda c: parts.cluster_settings(c).hostname
     ),
-    "cluster.node_ip": ({}, ("::1", "::2"), ("::1", "::2"), lambda c: api.cluster_settings(c).ip),
+    "cluster.node_ip": ({}, ("::1", "::2"), ("::1", "::2"), lambda c: parts.cluster_settings(c).ip),
     "cluster.heartbeat_interval": (
-        {}, ("100ms", "2s"), (0.1, 2.0), lambda c: api.cluster_settings(c).heartbeat_s
+        {}, ("100ms", "2s"), (0.1, 2.0), lambda c: parts.cluster_settings(c).heartbeat_s
     ),
     "cluster.node_timeout": (
-        {}, ("1m", "2h"), (60.0, 7200.0), lambda c: api.cluster_settings(c).node_timeout_s
+        {}, ("1m", "2h"), (60.0, 7200.0), lambda c: parts.cluster_settings(c).node_timeout_s
     ),
     "redis.url": (
         {}, ("redis://u:p@a", "rediss://b:2/3"),
@@ -284,7 +309,7 @@ EFFECTS: dict[str, tuple[dict[str, Any], tuple[str, str], tuple[Any, Any], Any]]
         {}, ("tcp:a:1", "tcp:a:1,unix:b"), (["tcp:a:1"], ["tcp:a:1", "unix:b"]),
         lambda c: remotes(c, "southbound"),
     ),
-    "ovn.max_connections": ({}, ("3", "20"), (1, 4), api.traces_at_once),
+    "ovn.max_connections": ({}, ("3", "20"), (1, 4), parts.traces_at_once),
     "ovn.connection_timeout": (
         {}, ("1s", "2s"), (1.0, 2.0), lambda c: c.ovn.connection_timeout
     ),
@@ -293,23 +318,23 @@ EFFECTS: dict[str, tuple[dict[str, Any], tuple[str, str], tuple[Any, Any], Any]]
     "ovn.ca_cert": ({}, ("a", "b"), ("a", "b"), lambda c: c.ovn.ca_cert),
     "cache.type": (REDIS, ("auto", "redis"), ("auto", "redis"), lambda c: c.cache.type),
     "cache.key_prefix": (REDIS, ("a:", "b:"), ("a:", "b:"), lambda c: redis(c).prefix),
-    "cache.entries": ({}, ("1", "2"), (1, 2), lambda c: api.cluster_settings(c).cache_entries),
+    "cache.entries": ({}, ("1", "2"), (1, 2), lambda c: parts.cluster_settings(c).cache_entries),
     "session.store": (REDIS, ("auto", "redis"), ("auto", "redis"), lambda c: c.session.store),
     "session.ttl": (
-        {}, ("10m", "1h"), (600.0, 3600.0), lambda c: api.cluster_settings(c).session_ttl_s
+        {}, ("10m", "1h"), (600.0, 3600.0), lambda c: parts.cluster_settings(c).session_ttl_s
     ),
     "session.cleanup_interval": (
-        {}, ("1s", "2s"), (1.0, 2.0), lambda c: api.cluster_settings(c).session_cleanup_s
+        {}, ("1s", "2s"), (1.0, 2.0), lambda c: parts.cluster_settings(c).session_cleanup_s
     ),
-    "batch_processor.batch_size": ({}, ("1", "2"), (1, 2), lambda c: api.grouping(c).size),
+    "batch_processor.batch_size": ({}, ("1", "2"), (1, 2), lambda c: parts.grouping(c).size),
     "batch_processor.batch_timeout": (
-        {}, ("1ms", "2s"), (0.001, 2.0), lambda c: api.grouping(c).timeout_s
+        {}, ("1ms", "2s"), (0.001, 2.0), lambda c: parts.grouping(c).timeout_s
     ),
     "batch_processor.max_concurrent": (
-        {}, ("1", "2"), (1, 2), lambda c: api.grouping(c).max_concurrent
+        {}, ("1", "2"), (1, 2), lambda c: parts.grouping(c).max_concurrent
     ),
     "auth.mode": (
-        {}, ("users", "open"), (False, True), lambda c: api.account_settings(c) is None
+        {}, ("users", "open"), (False, True), lambda c: parts.account_settings(c) is None
     ),
     "auth.session_ttl": (USERS, ("1h", "1d"), (3600.0, 86400.0), lambda c: auth(c).session_s),
     "auth.requests_per_minute": (

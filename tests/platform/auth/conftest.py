@@ -37,15 +37,28 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_settings(kind: str, request: pytest.FixtureRequest, tmp_path) -> DatabaseSettings:
+def database_settings(
+    kind: str, new_database: Callable[[str], DatabaseSettings]
+) -> DatabaseSettings:
     """A new database."""
-    if kind == "sqlite":
-        return DatabaseSettings(f"sqlite:///{tmp_path}/users.db")
-    server = request.getfixturevalue("postgres")
-    return DatabaseSettings(new_postgres_database(server))
+    return new_database(kind)
 
 
-def new_postgres_database(server: Postgres) -> str:
+@pytest.fixture(scope="session")
+def new_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], DatabaseSettings]:
+    """Makes a database of a kind."""
+
+    def new(kind: str) -> DatabaseSettings:
+        if kind == "sqlite":
+            return DatabaseSettings(f"sqlite:///{tmp_path_factory.mktemp('users')}/users.db")
+        return DatabaseSettings(_new_postgres_database(request.getfixturevalue("postgres")))
+
+    return new
+
+
+def _new_postgres_database(server: Postgres) -> str:
     """The URL of a database of its own on a server."""
     name = f"auth_{secrets.token_hex(4)}"
     server.sql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")

@@ -11,11 +11,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text, update
 
-from ovncp.auth.accounts import TooManyTries
-from ovncp.auth.errors import BadValue, NoSuch, NotAllowed, Taken
+from ovncp.auth.errors import BadValue, NoSuch, NotAllowed, Taken, TooManyTries
 from ovncp.auth.principal import Identity, Role
 from ovncp.auth.schema import API_KEY, IDEMPOTENCY, LOGIN, METADATA
-from ovncp.auth.trail import Wanted
+from ovncp.auth.wanted import Wanted
 from ovncp.cluster.rates import Limit
 
 PASSWORD = "correct horse battery"

@@ -14,16 +14,18 @@ from sqlalchemy import text
 
 from engines import Postgres
 from ovncp.auth import database as module
-from ovncp.auth.database import (
+from ovncp.auth.database import Database
+from ovncp.auth.errors import (
     BadData,
     Conflict,
-    Database,
     DatabaseUnavailable,
     DatabaseUnusable,
     OutcomeUnknown,
 )
+from ovncp.auth.migration import migrate
 from ovncp.auth.settings import DatabaseSettings, postgres_url
-from ovncp.auth.trail import Trail, Wanted
+from ovncp.auth.trail import Trail
+from ovncp.auth.wanted import Wanted
 from ovncp.cluster.background import end
 from ovncp.cluster.settings import SettingsError
 from ovncp.log.contract.wire import Wire
@@ -218,12 +220,12 @@ async def test_a_database_that_cannot_be_used_is_refused(server, open_database, 
     name = "ascii"
     server.sql(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")
     with pytest.raises(DatabaseUnusable, match="UTF8"):
-        await open_database(DatabaseSettings(f"postgresql://ovncp@{server.host}/{name}")).migrate()
+        await migrate(open_database(DatabaseSettings(f"postgresql://ovncp@{server.host}/{name}")))
     database = open_database()
-    await database.migrate()
+    await migrate(database)
     await database.write(lambda c: c.execute(text("UPDATE ovncp_migration SET version_num = 'x'")))
     with pytest.raises(DatabaseUnusable, match="later version"):
-        await database.migrate()
+        await migrate(database)
 
 
 async def test_a_server_that_does_not_let_us_in_is_asked_again(server, open_database):
@@ -232,11 +234,11 @@ async def test_a_server_that_does_not_let_us_in_is_asked_again(server, open_data
         server.admitting("host all all all reject"),
         pytest.raises(DatabaseUnavailable, match=r"pg_hba\.conf"),
     ):
-        await database.migrate()
+        await migrate(database)
     async with asyncio.timeout(20):
         while database.is_away:
             with contextlib.suppress(DatabaseUnavailable):
-                await database.migrate()
+                await migrate(database)
             await asyncio.sleep(0.05)
 
 
@@ -262,7 +264,7 @@ async def test_the_trail_waits_for_the_database(server, open_database, caplog, m
     monkeypatch.setattr("ovncp.auth.trail._AGAIN_S", 0.1)
     monkeypatch.setattr(module, "_PATIENCE_S", 0.2)
     database = open_database()
-    await database.migrate()
+    await migrate(database)
     trail = Trail(database)
     task = asyncio.create_task(trail.run())
     await trail.keep([record(1)])

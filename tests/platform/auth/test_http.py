@@ -20,9 +20,12 @@ from ovncp.api import app, refusals
 from ovncp.auth.accounts import Accounts
 from ovncp.auth.principal import Role
 from ovncp.auth.settings import AuthSettings, DatabaseSettings, OidcSettings
+from ovncp.cli import api_node
+from ovncp.cli.config import ServerSection
 from ovncp.cluster.memory import Memory
 from ovncp.cluster.rates import Limit
 from ovncp.cluster.sessions import Session
+from ovncp.server.preflight import Refused
 from platform_node import Node, databases
 from servers import OVNCP
 
@@ -682,7 +685,6 @@ class TestTheProgram:
             assert done.returncode == 1 and done.stdout == ""
             assert f"port {port} is taken by " in done.stderr
             assert f"(process {os.getpid()}): stop that, or name another with --port" in done.stderr
-        command = [OVNCP, "api", "--host=192.0.2.1", "--port=0"]
-        env = {**os.environ, "AUTH_MODE": "users"}
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
-        assert "cannot listen on 192.0.2.1:0 (Cannot assign requested address)" in done.stderr
+        elsewhere = ServerSection(host="192.0.2.1", port=0)
+        with pytest.raises(Refused, match=r"on 192\.0\.2\.1:0 \(Cannot assign requested address\)"):
+            api_node.listen(elsewhere)

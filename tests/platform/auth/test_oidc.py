@@ -12,7 +12,9 @@ import jwt
 import pytest
 
 from oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
-from ovncp.auth.oidc import Attempt, BadToken, Provider, ProviderUnavailable
+from ovncp.auth.attempt import Attempt
+from ovncp.auth.errors import BadToken, ProviderUnavailable
+from ovncp.auth.oidc import Provider
 from ovncp.auth.principal import Identity, Role
 from ovncp.auth.settings import OidcSettings, roles_by_group, tenants_by_group
 from ovncp.cluster.settings import SettingsError

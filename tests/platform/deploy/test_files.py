@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from interop.programs import wait_for
-from ovncp.cli import api, config
+from ovncp.cli import api_node, config
 from platform_figures import Figures
 
 ROOT = Path(__file__).parents[3]
@@ -253,7 +253,7 @@ class TestKubernetes:
     def test_nodes_have_the_time_that_they_take_to_drain(self, pod):
         (container,) = pod["spec"]["containers"]
         pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-        needed = pause + api._DRAINING_SECONDS + api._LEAVING_SECONDS
+        needed = pause + api_node._DRAINING_SECONDS + api_node._LEAVING_SECONDS
         assert pod["spec"]["terminationGracePeriodSeconds"] >= needed
 
 

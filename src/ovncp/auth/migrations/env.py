@@ -1,4 +1,4 @@
-"""What Alembic runs: the steps, on the connection that `auth.database` gives it."""
+"""What Alembic runs: the steps, on the connection that `auth.migration` gives it."""
 
 from alembic import context
 
