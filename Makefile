@@ -46,8 +46,9 @@ HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp
     ovncp/server/runner.py ovncp/server/server_runner.py ovncp/server/clustered.py ovncp/server/relay.py \
     ovncp/server/methods.py ovncp/server/session.py ovncp/server/monitor_methods.py ovncp/server/output.py \
     ovncp/server/worker_relay.py ovncp/server/clock.py ovncp/server/uuids.py ovncp/server/perf_counter.py
-# What is tested on the source too; everything is tested compiled.
-TESTED_AS_SOURCE = tests/conformance tests/model tests/unit
+# What is tested on the source too, which is what tests HOT; everything is tested compiled.
+TESTED_AS_SOURCE = tests/conformance tests/model $(patsubst %,tests/unit/test_%.py, \
+    clock compiled database history json_stream jsonrpc perf_counter replica)
 
 .PHONY: run test lint compiled bench bench-cluster bench-api bench-plots client properties soak chaos interop lock clean programs
 

@@ -42,6 +42,8 @@ N_INSERTS_OF_C = 2_000
 N_LONE = 300
 N_KILLS = 20
 N_MOVED = 50_000
+STEADY_S = 1.5
+"""How long a client has written without a pause before the next kill."""
 LARGE_ENOUGH = 300
 """The bytes of an engine's own write, about those of a transaction's entry."""
 
@@ -219,12 +221,14 @@ class Prober:
         return max(later - earlier for earlier, later in pairs if later > moment)
 
 
-def pauses(deployment: Deployment, n_kills: int, kill: Callable[[int], Callable[[], None]]) -> Row:
+def pauses(
+    deployment: Deployment, n_kills: int, steady_s: float, kill: Callable[[int], Callable[[], None]]
+) -> Row:
     """The pauses in seconds, one for each `kill` at the server that the client is at."""
     found = []
     with Prober(deployment).at_work() as prober:
         for _ in range(n_kills):
-            prober.wait(1.5)
+            prober.wait(steady_s)
             moment = time.monotonic()
             start_again = kill(prober.server)
             prober.wait(1.0)
@@ -234,18 +238,19 @@ def pauses(deployment: Deployment, n_kills: int, kill: Callable[[int], Callable[
     return shown(found, ".2f")
 
 
-def all_pauses(name: str, deployment: Deployment, n_kills: int) -> list[Row]:
+def all_pauses(name: str, deployment: Deployment, n_kills: int, share: float) -> list[Row]:
     """The rows of `deployment`."""
 
     def kill_server(number: int) -> Callable[[], None]:
         deployment.kill(number)
         return lambda: deployment.start(number)
 
+    steady_s = STEADY_S * share
     what = "its leader" if name == "C" else "the client's server"
-    rows = [(name, what, str(n_kills), *pauses(deployment, n_kills, kill_server))]
+    rows = [(name, what, str(n_kills), *pauses(deployment, n_kills, steady_s, kill_server))]
     kill_leader = deployment.kill_engine_leader
     if kill_leader is not None:
-        found = pauses(deployment, n_kills, lambda _: kill_leader())
+        found = pauses(deployment, n_kills, steady_s, lambda _: kill_leader())
         rows.append((name, "etcd's leader", str(n_kills), *found))
     return rows
 
@@ -257,7 +262,8 @@ def moves(name: str, share: float) -> list[Row]:
     """The pauses in seconds of the clients of a C cluster whose place servers over `name` take."""
     n_rows = int(N_MOVED * share)
     rows = []
-    for compare_first, when in ((False, "complete"), (True, "compared")):
+    ways = ((False, "complete"), (True, "compared"))
+    for compare_first, when in ways if share == 1 else ways[1:]:
         url = shared(name).url(f"move-{when}")
         with Move(url, n_rows) as move, move.under_load():
             importing = move.start_import()
@@ -293,7 +299,7 @@ def measure(table: str, name: str, args: argparse.Namespace) -> list[Row]:
             return throughputs(name, deployment, share)
         if table == "latency":
             return latencies(name, deployment, share)
-        return all_pauses(name, deployment, args.kills)
+        return all_pauses(name, deployment, args.kills, share)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -305,7 +311,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure clusters, ours and C's.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the load")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load, one move")
     parser.add_argument("--kills", type=int, default=N_KILLS, help="of each kind")
     parser.add_argument("--only", action="append", choices=TABLES, help="may be given again")
     parser.add_argument("deployments", nargs="*", metavar="DEPLOYMENT", help=", ".join(DEPLOYMENTS))

@@ -28,7 +28,7 @@ def said_by(module: str, *arguments: str) -> str:
 
 def test_clusters_are_measured() -> None:
     said = said_by("tests.bench.cluster", "--quick", "--kills", "2", "etcd")
-    assert said.count("| etcd |") == 9
+    assert said.count("| etcd |") == 8
 
 
 def test_the_benchmark_measures_both_servers() -> None:

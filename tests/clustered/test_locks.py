@@ -17,6 +17,7 @@ from engines import EtcdCluster, Postgres
 from ovncp.log.registry import engine as engine_of
 from servers import Client, Server
 
+N_LOCKS = 25
 ASSERT = {"op": "assert", "lock": "l"}
 
 
@@ -126,7 +127,7 @@ def wait_for_owners(clients: list[Client], names: list[str]) -> None:
 def test_one_of_those_who_come_at_once_gets_the_lock(start: Start) -> None:
     one, other = start(2)
     clients = [server.client() for server in (one, one, other)]
-    wait_for_owners(clients, [f"l{number}" for number in range(60)])
+    wait_for_owners(clients, [f"l{number}" for number in range(N_LOCKS)])
 
 
 def test_so_it_is_with_servers_of_two_logs(engine: EtcdCluster | Postgres) -> None:
@@ -137,7 +138,7 @@ def test_so_it_is_with_servers_of_two_logs(engine: EtcdCluster | Postgres) -> No
         asyncio.run(engine_of(urls[-1]).create(urls[-1], schema))
     with Server("ovncp", options=urls) as one, Server("ovncp", options=urls) as other:
         clients = [server.client() for server in (one, one, other)]
-        wait_for_owners(clients, [f"l{number}" for number in range(60)])
+        wait_for_owners(clients, [f"l{number}" for number in range(N_LOCKS)])
 
 
 def test_who_was_robbed_is_the_first_to_get_the_lock_back(start: Start) -> None:

@@ -66,3 +66,9 @@ def test_the_table_of_verbs_imports_none_of_them() -> None:
     code = "import sys, ovncp.cli.main; print(*(m for m in sys.modules if m.startswith('ovncp')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["ovncp", "ovncp.cli", "ovncp.cli.main"]
+
+
+def test_what_works_on_databases_imports_no_server() -> None:
+    code = "import sys, ovncp.cli.db, ovncp.cli.simulate; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"ovncp.server.runtime", "ovncp.cli.ovsdb_server"} & set(done.stdout.split())

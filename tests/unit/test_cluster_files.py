@@ -17,7 +17,7 @@ from ovncp.ops import raft_file
 from ovncp.ops.raft_file import Standalone
 from ovncp.ops.refusal import Refusal
 from ovncp.ovsdb.errors import OvsdbError
-from unit.test_ovsdb_tool import OURS, C, Result, record, run
+from unit.test_ovsdb_tool import OURS, C, Result, record, run, writes
 
 SIDS = [f"{n}{n}{n}{n}0000-0000-4000-8000-000000000000" for n in range(1, 5)]
 CID, OTHER_CID, EID, ROW = (f"{n}aaa0000-0000-4000-8000-00000000000{n}" for n in range(5, 9))
@@ -113,11 +113,6 @@ def same(
         return ours
 
     return same
-
-
-def writes(arguments: Sequence[str]) -> bool:
-    commands = ovsdb_tool.COMMANDS
-    return any(commands[argument].writes for argument in arguments if argument in commands)
 
 
 def without_garbage(result: Result) -> Result:

@@ -2,7 +2,8 @@
 
 Each case runs both in directories of their own that hold the same files, and compares what they
 print, their exit status, and what the C program then finds in the file. Where the manual page and
-the C program disagree, the manual page decides, and a test of its own says so.
+the C program disagree, the manual page decides, and a test of its own says so. Ours runs within
+the test if it only looks, which takes a tenth of the time.
 """
 
 import fcntl
@@ -13,13 +14,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import ovncp
+from ovncp.cli import ovsdb_tool
 from ovncp.ops.hash_order import in_hash_order
 
 OURS = [str(Path(sys.executable).with_name("ovncp")), "ovsdb-tool"]
@@ -187,10 +189,17 @@ class Result(NamedTuple):
     stderr: str
 
 
-class Pair:
-    """Two directories with the same files, one for each program."""
+RunHere = Callable[[Iterable[str]], Result]
 
-    def __init__(self, template: Path, path: Path) -> None:
+
+class Pair:
+    """Two directories with the same files, one for each program.
+
+    `run_here` runs ours within the test, in its directory.
+    """
+
+    def __init__(self, template: Path, path: Path, run_here: RunHere) -> None:
+        self.run_here = run_here
         self.c_place = path / "c"
         self.our_place = path / "ours"
         for place in self.places:
@@ -210,7 +219,8 @@ class Pair:
 
     def same(self, *arguments: str) -> Result:
         """Run both, and check that they did the same."""
-        theirs, ours = self.c(*arguments), self.ours(*arguments)
+        theirs = self.c(*arguments)
+        ours = self.ours(*arguments) if writes(arguments) else self.run_here(arguments)
         assert plain(ours) == plain(theirs)
         return ours
 
@@ -221,12 +231,23 @@ class Pair:
         assert listings[0].status == 0
 
 
-def run(program: list[str], arguments: Iterable[str], place: Path) -> Result:
+def writes(arguments: Iterable[str]) -> bool:
+    """Whether these have ours write to a database."""
+    commands = ovsdb_tool.COMMANDS
+    return any(commands[argument].writes for argument in arguments if argument in commands)
+
+
+def environment(place: Path) -> dict[str, str]:
+    """What keeps a program to `place`."""
     names = ("OVS_DBDIR", "OVS_PKGDATADIR", "OVS_LOGDIR")
+    return dict.fromkeys(names, str(place)) | {"OVS_SYSLOG_METHOD": "null"}
+
+
+def run(program: list[str], arguments: Iterable[str], place: Path) -> Result:
     done = subprocess.run(
         [*program, *arguments],
         cwd=place,
-        env=os.environ | dict.fromkeys(names, str(place)) | {"OVS_SYSLOG_METHOD": "null"},
+        env=os.environ | environment(place),
         capture_output=True,
         check=False,
         timeout=120,
@@ -278,8 +299,23 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pair(template: Path, tmp_path: Path) -> Pair:
-    return Pair(template, tmp_path)
+def pair(
+    template: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Pair:
+    def run_here(arguments: Iterable[str]) -> Result:
+        capfd.readouterr()
+        status = ovsdb_tool.main(list(arguments))
+        printed = [out.replace(str(pair.our_place), "PLACE") for out in capfd.readouterr()]
+        return Result(status, *printed)
+
+    pair = Pair(template, tmp_path, run_here)
+    monkeypatch.chdir(pair.our_place)
+    for name, value in environment(pair.our_place).items():
+        monkeypatch.setenv(name, value)
+    return pair
 
 
 COMMAND_LINES = [
@@ -305,7 +341,7 @@ COMMAND_LINES = [
 
 @pytest.mark.parametrize("arguments", COMMAND_LINES, ids=" ".join)
 def test_command_line(pair: Pair, arguments: list[str]) -> None:
-    pair.same(*arguments)
+    assert plain(pair.ours(*arguments)) == plain(pair.c(*arguments))
 
 
 DATABASES = ["t.db", "link.db", "nosuch.db", ".", *(n for n in FILES if not n.endswith("schema"))]

@@ -15,7 +15,6 @@ from ovncp.cli import db_disaster, db_past, options
 from ovncp.cli.agreement import is_agreed
 from ovncp.cli.connect import connector, tls_files
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
-from ovncp.cli.ovsdb_server import TLS_OPTIONS
 from ovncp.cli.progress import Progress
 from ovncp.cli.signals import ended_by_signal
 from ovncp.ops.db.caller import Caller
@@ -139,7 +138,7 @@ class Verb(NamedTuple):
     @property
     def table(self) -> tuple[Option, ...]:
         """All its options."""
-        return (*self.options, *COMMON_OPTIONS, *TLS_OPTIONS)
+        return (*self.options, *COMMON_OPTIONS, *options.TLS_OPTIONS)
 
 
 VERBS = {
@@ -201,7 +200,7 @@ def usage() -> str:
 def _usage_of(name: str, verb: Verb) -> str:
     what = f"{verb.help[0].upper()}{verb.help[1:]}.\n"
     head = f"usage: {PROGRAM} {name} [OPTION...] {verb.usage}\n{what}"
-    tables = (("Options", verb.options + COMMON_OPTIONS), ("TLS to servers", TLS_OPTIONS))
+    tables = (("Options", verb.options + COMMON_OPTIONS), ("TLS to servers", options.TLS_OPTIONS))
     return head + PLACES + "".join(options.describe(title, table) for title, table in tables)
 
 

@@ -56,6 +56,16 @@ class OptionError(Exception):
 UNIXCTL_OPTIONS = (
     Option("unixctl", Argument.REQUIRED, metavar="SOCKET", help="control socket, or `none`"),
 )
+TLS_OPTIONS = (
+    Option("private-key", Argument.REQUIRED, "p", "FILE", "file with the private key"),
+    Option("certificate", Argument.REQUIRED, "c", "FILE", "file with the certificate"),
+    Option("ca-cert", Argument.REQUIRED, "C", "FILE", "file with the peers' CA certificate"),
+    Option("peer-ca-cert", Argument.REQUIRED, "", "FILE", "CA certificate to send to peers"),
+    Option("bootstrap-ca-cert", Argument.REQUIRED, "", "FILE", "CA certificate to read or create"),
+    Option("ssl-protocols", Argument.REQUIRED, "", "PROTOS", "TLS protocols to allow"),
+    Option("ssl-ciphers", Argument.REQUIRED, "", "CIPHERS", "ciphers of TLS 1.2"),
+    Option("ssl-ciphersuites", Argument.REQUIRED, "", "SUITES", "cipher suites of TLS 1.3"),
+)
 DAEMON_OPTIONS = (
     Option("detach", help="go to the background once ready"),
     Option("no-self-confinement", help="accepted; there is no confinement"),

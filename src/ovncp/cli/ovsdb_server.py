@@ -63,20 +63,10 @@ LATER_OPTIONS = (
     Option("sync-exclude-tables", Argument.REQUIRED, metavar="DB:TABLE,..."),
     Option("active"),
 )
-TLS_OPTIONS = (
-    Option("private-key", Argument.REQUIRED, "p", "FILE", "file with the private key"),
-    Option("certificate", Argument.REQUIRED, "c", "FILE", "file with the certificate"),
-    Option("ca-cert", Argument.REQUIRED, "C", "FILE", "file with the peers' CA certificate"),
-    Option("peer-ca-cert", Argument.REQUIRED, "", "FILE", "CA certificate to send to peers"),
-    Option("bootstrap-ca-cert", Argument.REQUIRED, "", "FILE", "CA certificate to read or create"),
-    Option("ssl-protocols", Argument.REQUIRED, "", "PROTOS", "TLS protocols to allow"),
-    Option("ssl-ciphers", Argument.REQUIRED, "", "CIPHERS", "ciphers of TLS 1.2"),
-    Option("ssl-ciphersuites", Argument.REQUIRED, "", "SUITES", "cipher suites of TLS 1.3"),
-)
 TABLE = (
     *SERVER_OPTIONS,
     *LATER_OPTIONS,
-    *TLS_OPTIONS,
+    *options.TLS_OPTIONS,
     *options.DAEMON_OPTIONS,
     *options.VLOG_OPTIONS,
     *options.UNIXCTL_OPTIONS,
@@ -113,7 +103,7 @@ def usage() -> str:
     """The text of --help."""
     tables = (
         ("Server options", SERVER_OPTIONS),
-        ("TLS options", TLS_OPTIONS),
+        ("TLS options", options.TLS_OPTIONS),
         ("Daemon options", options.DAEMON_OPTIONS),
         ("Logging options", options.VLOG_OPTIONS),
         ("Other options", options.UNIXCTL_OPTIONS + options.GENERAL_OPTIONS),
@@ -143,7 +133,7 @@ def settings_of(parsed: Parsed) -> Settings:
         file = dirs.abs_file_name(dirs.dbdir(), file)
     if not databases and not parsed.has("no-dbs") and not parsed.has("config-file"):
         databases = [os.path.join(dirs.dbdir(), "conf.db")]
-    tls = {row.name.replace("-", "_"): parsed.last(row.name) for row in TLS_OPTIONS}
+    tls = {row.name.replace("-", "_"): parsed.last(row.name) for row in options.TLS_OPTIONS}
     tls |= {name: _absolute(tls[name]) for name in _TLS_FILES}
     return Settings(
         configuration=Configuration(

@@ -15,7 +15,6 @@ import uvloop
 from ovncp.cli import options
 from ovncp.cli.connect import connector, tls_files
 from ovncp.cli.options import Argument, Option, OptionError, Parsed
-from ovncp.cli.ovsdb_server import TLS_OPTIONS
 from ovncp.cli.progress import Progress
 from ovncp.ops.refusal import Refusal
 from ovncp.ops.simulate import plot, simulation
@@ -49,7 +48,13 @@ RUN_OPTIONS = (
     Option("keep", help="leave the rows there"),
     Option("clean", help="only delete what earlier runs left"),
 )
-TABLE = (*NETWORK_OPTIONS, *LOAD_OPTIONS, *RUN_OPTIONS, *TLS_OPTIONS, options.GENERAL_OPTIONS[0])
+TABLE = (
+    *NETWORK_OPTIONS,
+    *LOAD_OPTIONS,
+    *RUN_OPTIONS,
+    *options.TLS_OPTIONS,
+    options.GENERAL_OPTIONS[0],
+)
 
 _SPARE_FILES = 64
 _INTERRUPTED_STATUS = 130  # as a shell has it for a program that SIGINT ended
@@ -74,7 +79,7 @@ def usage() -> str:
         ("Network", NETWORK_OPTIONS),
         ("Load", LOAD_OPTIONS),
         ("Run", (*RUN_OPTIONS, options.GENERAL_OPTIONS[0])),
-        ("TLS", TLS_OPTIONS),
+        ("TLS", options.TLS_OPTIONS),
     )
     head = (
         f"usage: {PROGRAM} TARGET [OPTION...]\n"

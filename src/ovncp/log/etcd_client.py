@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import os
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,7 +324,10 @@ class EtcdClient:
         return Usage(largest.used, largest.allocated, quota)
 
     def _quota(self, host: str) -> int | None:
-        # The protocol has it from etcd 3.6 on; the metrics always had.
+        # The protocol has it from etcd 3.6 on; the metrics always had. To import what asks for them
+        # takes long, and most programs never do.
+        import urllib.request
+
         context = self._tls.for_https() if self._tls else None
         scheme = "https" if self._tls else "http"
         opener = urllib.request.build_opener(

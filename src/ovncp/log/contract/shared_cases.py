@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+from collections.abc import Awaitable
 
 from ovncp.log.base import (
     Compacted,
@@ -390,12 +391,13 @@ async def an_engine_out_of_reach_is_an_error_and_no_more(bench: EngineBench) -> 
     log, wire = await bench.open_by_wire()
     await fill(log, 2)
     wire.cut()
-    with raises(LogError):
-        await log.append(3, [text(9)])
-    with raises(LogError):
-        await entries_from(log, 1)
-    with raises(LogError):
-        await log.snapshot()
+
+    async def fails(deed: Awaitable[object]) -> None:
+        with raises(LogError):
+            await deed
+
+    deeds = log.append(3, [text(9)]), entries_from(log, 1), log.snapshot()
+    await asyncio.gather(*map(fails, deeds))
     assert await entries_from(bench.log, 1) == expected(1, 2)
     await bench.log.append(3, [text(3)])
     wire.mend()
