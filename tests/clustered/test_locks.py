@@ -157,6 +157,29 @@ def test_who_was_robbed_is_the_first_to_get_the_lock_back(start: Start) -> None:
     assert told(waiter) == "locked"
 
 
+def test_who_waits_behind_one_robbed_twice_leaves_no_place_behind(start: Start) -> None:
+    one, other = start(2)
+    owner, local_thief, leaving, last = (one.client() for _ in range(4))
+    waiter, thief = (other.client() for _ in range(2))
+    own(owner)
+    assert [lock(client) for client in (leaving, waiter, last)] == 3 * [False]
+    own(local_thief, "steal")
+    assert told(owner) == "stolen"
+    own(thief, "steal")
+    assert told(local_thief) == "stolen"
+    leaving.request("unlock", ["l"])
+    thief.request("unlock", ["l"])
+    # The owner may be told again that it is that, as by the C server.
+    while told(owner) != "locked":
+        pass
+    owner.request("unlock", ["l"])
+    assert told(waiter) == "locked"
+    last.sync()
+    assert last.notifications == []
+    waiter.request("unlock", ["l"])
+    assert told(last) == "locked"
+
+
 @on_every_etcd
 def test_the_lock_of_a_server_that_dies_is_taken_over(start: Start) -> None:
     one, other = start(2)

@@ -297,6 +297,7 @@ class SharedLocks:
         if self._queues.owner(name) is not robbed:  # whoever is first now has stolen nothing
             claim.answer(False)
             claim.is_theft = False
+            claim.victim = None  # who has its places back, if it is first again
         if self._queues.owner(name) is None:
             for later in reversed(self._sources):
                 self._release(name, later)
