@@ -207,12 +207,18 @@ class EtcdLog(EngineLog[EtcdChange]):
         self, change: EtcdChange, known: Head, attempt: int
     ) -> tuple[bool | None, Head]:
         head = self._keys.head
-        answer = await self._client.txn_once(
-            [unchanged(head, known.version)],
-            [put(head, b"%d" % known.next_index)],
-            self._fate_reads(change),
-            attempt,
-        )
+        try:
+            answer = await self._client.txn_once(
+                [unchanged(head, known.version)],
+                [put(head, b"%d" % known.next_index)],
+                self._fate_reads(change),
+                attempt,
+            )
+        except NoSpace:
+            found = (await self._client.txn(then=self._fate_reads(change))).found
+            if self._head_in(found[0]) == known:
+                raise  # It may be made yet, as soon as there is room.
+            return self._fate(change, found)
         if answer.succeeded:
             return False, Head(known.next_index, answer.revision)
         return self._fate(change, answer.found)
