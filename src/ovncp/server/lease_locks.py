@@ -189,6 +189,9 @@ class LeaseLocks:
         if seat.lease is not None:
             seat.lease = None
             self.lock_holder.source_says(self, "stolen", name)
+            # Another seat here may have got the lease since, and was told that it is held already.
+            if self._is_held(name):
+                self.lock_holder.source_says(self, "locked", name)
 
     # For transactions that assert locks
 
