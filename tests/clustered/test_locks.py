@@ -157,6 +157,25 @@ def test_who_was_robbed_is_the_first_to_get_the_lock_back(start: Start) -> None:
     assert told(waiter) == "locked"
 
 
+def test_a_theft_that_is_over_at_once_leaves_the_lock_to_somebody(start: Start) -> None:
+    """Who waits at the owner's server may get the lease before the owner's is found to be gone."""
+    one, other = start(2)
+    owner, waiter, thief = one.client(), one.client(), other.client()
+    own(owner)
+    assert not lock(waiter)
+    for _ in range(20):
+        ids = [thief.start(method, ["l"]) for method in ("steal", "unlock")]
+        for id in ids:
+            thief.reply(id)
+        thief.notifications.clear()
+        owner.sync()
+        while owner.notifications:
+            heard = told(owner)
+            if heard == "stolen":
+                assert told(owner) == "locked"
+    assert waiter.notifications == []
+
+
 def test_who_waits_behind_one_robbed_twice_leaves_no_place_behind(start: Start) -> None:
     one, other = start(2)
     owner, local_thief, leaving, last = (one.client() for _ in range(4))
