@@ -174,6 +174,36 @@ def test_bursts_that_come_to_all_servers_at_once_do_not_meet_each_time(start: St
     assert sum(counter(server, "log_conflict") for server in servers) < n_bursts
 
 
+def test_no_answer_is_ahead_of_what_its_client_was_told(start: Start) -> None:
+    """Neither of its own writes nor of others', while servers take turns."""
+    servers = start(3)
+    clients = [server.client(timeout=PATIENCE_S) for server in servers]
+    for client in clients:
+        client.request("monitor", ["D", "m", {"T": [{"columns": ["k"]}]}])
+    select = {"op": "select", "table": "T", "where": [], "columns": ["_uuid"]}
+    for burst in range(8):
+        asked = [
+            (client, client.start("transact", ["D", operation]))
+            for i in range(20)
+            for number, client in enumerate(clients)
+            for operation in [_insert(f"{burst}-{number}-{i}"), select]
+        ]
+        for client, id in asked:
+            assert "error" not in client.reply(id)["result"][-1]
+    assert sum(counter(server, "log_gave_way") for server in servers)
+    for client in clients:
+        client.transact("D", select)
+        told: set[str] = set()
+        for message in client.log:
+            if message.get("method") == "update":
+                told |= message["params"][1]["T"].keys()
+            elif isinstance(message["result"], list):
+                [found] = message["result"]
+                uuids = [found["uuid"]] if "uuid" in found else [r["_uuid"] for r in found["rows"]]
+                assert {uuid for _, uuid in uuids} <= told
+        assert len(told) == 8 * 20 * 3
+
+
 def _insert(key: str) -> dict[str, Any]:
     return {"op": "insert", "table": "T", "row": {"k": key}}
 

@@ -37,7 +37,7 @@ from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
 from ovncp.server.lease_locks import LeaseLocks
-from ovncp.server.runner import Runner, Transact, entries_of, fail, is_stored
+from ovncp.server.runner import Runner, Transact, end_if_failed, entries_of, fail, is_stored
 from ovncp.server.snapshot import open_database, parse_entry
 
 _LOG = logging.getLogger("ovncp.clustered")
@@ -118,6 +118,7 @@ class Clustered(Runner):
         """Take part in the cluster from now on."""
         loop = asyncio.get_running_loop()
         self._following = loop.create_task(self._follow())
+        self._following.add_done_callback(end_if_failed)
         self._probing = loop.create_task(self._probe())
 
     # What `_Server` shows

@@ -293,7 +293,7 @@ class Runner:
         """Have `_flush` run, unless it does."""
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush())
-            self._flushing.add_done_callback(_end_if_failed)
+            self._flushing.add_done_callback(end_if_failed)
 
     def _may_answer_at_once(self) -> bool:
         """Whether what changes nothing can be answered as soon as it has executed."""
@@ -524,13 +524,13 @@ class Runner:
             await self.log.close()
 
 
-def _end_if_failed(flushing: "asyncio.Task[None]") -> None:
+def end_if_failed(task: "asyncio.Task[None]") -> None:
     """End the process for an error that is ours: what it shows and what is stored may differ now.
 
     All that was acknowledged is stored, and a new process shows what is stored.
     """
-    if not flushing.cancelled() and flushing.exception() is not None:
-        _LOG.critical("internal error", exc_info=flushing.exception())
+    if not task.cancelled() and task.exception() is not None:
+        _LOG.critical("internal error", exc_info=task.exception())
         os.abort()
 
 
