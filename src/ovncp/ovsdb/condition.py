@@ -11,7 +11,7 @@ from ovncp.ovsdb.atom import Symbols
 from ovncp.ovsdb.column_type import UNLIMITED, ColumnType, Datum
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.row import Values
-from ovncp.ovsdb.schema import Column, TableSchema
+from ovncp.ovsdb.schema import UUID, Column, TableSchema
 
 # Whether a row with the datum meets a clause with the argument.
 Test = Callable[[ColumnType, Datum, Datum], bool]
@@ -78,6 +78,15 @@ def parse(table: TableSchema, json: Any, symbols: Symbols | None) -> list[Clause
     if len(clauses) > 1:
         clauses.sort(key=lambda clause: _RANK[clause.function])
     return clauses
+
+
+def uuid_in(clauses: Condition) -> str | None:
+    """The uuid of the only row that can satisfy all `clauses`, if they name it."""
+    for clause in clauses:
+        if clause.function == "==" and clause.column is not None and clause.column.index == UUID:
+            uuid: str = clause.arg
+            return uuid
+    return None
 
 
 def parse_clause(table: TableSchema, json: Any, symbols: Symbols | None) -> Clause:

@@ -42,16 +42,45 @@ class Client(Protocol):
         """Whether the client holds the lock `name`."""
 
 
+class Overlap(Exception):
+    """An entry has to do with what executed without it, and so may make that come out otherwise."""
+
+
 class Commit:
-    """A transaction that was committed in memory. `data` is its entry, None if none is stored."""
+    """A transaction that was committed in memory. `data` is its entry, None if none is stored.
 
-    __slots__ = ("changes", "data", "transaction", "transaction_id")
+    `looked_up` is as in `Execution`.
+    """
 
-    def __init__(self, transaction: Transaction, changes: list[Change], data: bytes | None) -> None:
+    __slots__ = ("changes", "data", "looked_up", "transaction", "transaction_id")
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        changes: list[Change],
+        data: bytes | None,
+        looked_up: list[str] | None = None,
+    ) -> None:
         self.transaction = transaction
         self.changes = changes
         self.data = data
+        self.looked_up = looked_up
         self.transaction_id = ""
+
+    @property
+    def footprint(self) -> set[str] | None:
+        """The uuids of all rows that have to do with how it came out.
+
+        None if that may depend on others, as on whether anything refers to what it deleted.
+        """
+        transaction = self.transaction
+        if self.looked_up is None or transaction.deleted or transaction.has_dropped:
+            return None
+        return _touched(transaction).union(self.looked_up)
+
+
+def _touched(transaction: Transaction) -> set[str]:
+    return {change.row.uuid for change in transaction.changes}
 
 
 class Settings(NamedTuple):
@@ -178,7 +207,7 @@ class Database:
         if failed:
             transaction.abort()
             return Outcome(results, failed=True)
-        commit = self._commit(transaction, now_msec)
+        commit = self._commit(execution, now_msec)
         return Outcome(results, commit, durable=execution.durable, asserted=execution.asserted)
 
     def _precommit(self, transaction: Transaction, results: list[Any]) -> bool:
@@ -190,13 +219,14 @@ class Database:
             return False
         return True
 
-    def _commit(self, transaction: Transaction, now_msec: int) -> Commit | None:
+    def _commit(self, execution: Execution, now_msec: int) -> Commit | None:
+        transaction = execution.transaction
         changes = transaction.commit()
         if not changes:
             return None
         comment = "\n".join(transaction.comments)
         data = encode(changes, comment, now_msec, self.settings.stores_differences)
-        commit = Commit(transaction, changes, data)
+        commit = Commit(transaction, changes, data, execution.looked_up)
         self._unsettled.append(commit)
         return commit
 
@@ -234,9 +264,49 @@ class Database:
         """
         transaction = replay(Entry(json), self.tables, self.new_version, converting=converting)
         precommit(transaction, self.new_version)
+        return self._show_replayed(transaction, data)
+
+    def _show_replayed(
+        self, transaction: Transaction, data: bytes
+    ) -> tuple[list[Change], Sequence[Notification]]:
         commit = Commit(transaction, transaction.commit(), data)
         self._advance(commit)
         return commit.changes, self.monitors.notify(commit.changes, self.transaction_id)
+
+    @property
+    def footprint(self) -> set[str] | None:
+        """That of all that is not settled (`Commit`)."""
+        uuids: set[str] = set()
+        for commit in self._unsettled:
+            found = commit.footprint
+            if found is None:
+                return None
+            uuids |= found
+        return uuids
+
+    def replay_beneath(
+        self, json: Any, data: bytes, footprint: set[str]
+    ) -> tuple[list[Change], Sequence[Notification]]:
+        """As `replay`, of an entry that comes before all that is not settled, which stays.
+
+        `footprint` is that of what is not settled. An entry which, applied on top of that, touches
+        none of its rows and breaks no rule would have left it as it is. Raises Overlap for any
+        other one, and then has changed nothing.
+        """
+        try:
+            transaction = replay(Entry(json), self.tables, self.new_version, converting=False)
+            # Here as well, since what comes out as it was before is not among the changes later.
+            self._check_apart(transaction, footprint)
+            precommit(transaction, self.new_version)
+        except OvsdbError as error:
+            raise Overlap(str(error)) from error
+        self._check_apart(transaction, footprint)
+        return self._show_replayed(transaction, data)
+
+    def _check_apart(self, transaction: Transaction, footprint: set[str]) -> None:
+        if not footprint.isdisjoint(_touched(transaction)):
+            transaction.abort()
+            raise Overlap
 
     def fill(self, transaction: Transaction) -> Iterator[None]:
         """Commit all the content of a database that was empty, and that nobody monitors yet.

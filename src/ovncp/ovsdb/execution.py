@@ -47,6 +47,7 @@ class Execution:
 
     `elapsed_msec` is the time since it arrived, and `timeout_msec` the shortest time that a
     "wait" of it grants, None when there is no limit. `waits_on` has the tables that it waits for.
+    `looked_up` has the uuids of the rows that it asked for, None if it asked for others than these.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Execution:
         "database",
         "durable",
         "elapsed_msec",
+        "looked_up",
         "may_wait",
         "n_operations",
         "number",
@@ -77,6 +79,8 @@ class Execution:
         self.may_wait = may_wait
         self.timeout_msec: int | None = None
         self.waits_on: set[str] = set()
+        # What a role allows depends on rows of other tables.
+        self.looked_up: list[str] | None = None if client.role else []
         self.transaction = Transaction()
         self.symbols = Symbols(database.new_uuid)
         self.durable = False
@@ -151,6 +155,16 @@ class Execution:
         """The condition of `operation`."""
         return condition.parse(table.schema, operation["where"], self.symbols)
 
+    def rows(self, table: Table, clauses: list[condition.Clause]) -> list[Row]:
+        """The rows of `table` that satisfy all `clauses`."""
+        if self.looked_up is not None:
+            uuid = condition.uuid_in(clauses)
+            if uuid is None:
+                self.looked_up = None
+            else:
+                self.looked_up.append(uuid)
+        return table.query(clauses)
+
     def forbidden(self, what: str, table: Table) -> OvsdbError:
         """The error for a client whose role does not allow it to do `what` to `table`."""
         identity = self.client.identity or "(null)"
@@ -210,7 +224,7 @@ def execute_select(x: Execution, operation: Json) -> Result:
     clauses = x.where(table, operation)
     columns = table.schema.column_set(operation.get("columns"))
     sort = table.schema.column_set(operation.get("sort", []))
-    rows = table.query(clauses)
+    rows = x.rows(table, clauses)
     if "_uuid" not in (column.name for column in columns):
         rows = _distinct(rows, columns)
     if sort:
@@ -253,7 +267,7 @@ def execute_update(x: Execution, operation: Json) -> Result:
         if not columns[index].mutable:
             message = f"Cannot update immutable column {columns[index].name} in table {table.name}."
             raise OvsdbError("constraint violation", message, operation)
-    rows = table.query(x.where(table, operation))
+    rows = x.rows(table, x.where(table, operation))
     if x.role:
         names = [columns[index].name for index in datums]
         if not x.database.rbac.may_modify(x.client, table, rows, names):
@@ -267,7 +281,7 @@ def execute_mutate(x: Execution, operation: Json) -> Result:
     """RFC 7047 section 5.2.4."""
     table = x.table(operation)
     mutations = mutation.parse(table.schema, operation["mutations"], x.symbols)
-    rows = table.query(x.where(table, operation))
+    rows = x.rows(table, x.where(table, operation))
     if x.role:
         names = [mutation.column.name for mutation in mutations]
         if not x.database.rbac.may_modify(x.client, table, rows, names):
@@ -280,7 +294,7 @@ def execute_mutate(x: Execution, operation: Json) -> Result:
 def execute_delete(x: Execution, operation: Json) -> Result:
     """RFC 7047 section 5.2.5."""
     table = x.table(operation)
-    rows = table.query(x.where(table, operation))
+    rows = x.rows(table, x.where(table, operation))
     if x.role and not x.database.rbac.may_delete(x.client, table, rows):
         raise x.forbidden("row deletion from", table)
     for row in rows:
@@ -297,7 +311,7 @@ def execute_wait(x: Execution, operation: Json) -> Result:
     if operation["until"] not in ("==", "!="):
         raise syntax_error(operation["until"], '"until" must be "==" or "!="')
     expected = {_expected(x, table, row, columns) for row in operation["rows"]}
-    actual = {_projection(row.values, columns) for row in table.query(clauses)}
+    actual = {_projection(row.values, columns) for row in x.rows(table, clauses)}
     x.waits_on.add(table.name)
     if (actual == expected) != (operation["until"] == "=="):
         if timeout is None or x.elapsed_msec < timeout:

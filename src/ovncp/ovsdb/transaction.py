@@ -17,15 +17,19 @@ from ovncp.ovsdb.table import Reference, Table
 
 
 class Transaction:
-    """The changes of one transaction, in the order in which rows were first touched."""
+    """The changes of one transaction, in the order in which rows were first touched.
 
-    __slots__ = ("changes", "comments", "deleted", "tables")
+    `has_dropped` is whether it left out weak references to rows that do not exist.
+    """
+
+    __slots__ = ("changes", "comments", "deleted", "has_dropped", "tables")
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.tables: dict[str, Table] = {}
         self.deleted: dict[tuple[str, str], Change] = {}
         self.comments: list[str] = []
+        self.has_dropped = False
 
     def _touch(self, table: Table, row: Row, old: Values | None) -> Change:
         change = row.change = Change(table, row, old, row.values)
@@ -311,6 +315,7 @@ def _drop_references(
     assert change.new is not None
     if not gone:
         return
+    transaction.has_dropped = True
     column = reference.column
     kind = column.type
     datum = change.new[column.index]
