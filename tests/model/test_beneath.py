@@ -169,10 +169,6 @@ APART = {
     "a change beside that of another row": (at("one", row={"n": 1}), at("two", row={"n": 2})),
     "a new row beside a deletion": (INSERT, at("two", op="delete")),
     "other names": (named("a"), named("b")),
-    "a friend in a row, and another change of that friend": (
-        at("two", row={"friends": ["uuid", "p"]}),
-        at("p", row={"n": 1}),
-    ),
 }
 OVERLAPPING = {
     "changes of one row": (at("one", row={"n": 1}), at("one", row={"n": 2})),
@@ -205,6 +201,31 @@ OVERLAPPING = {
         at("two", row={"friends": ["uuid", "p"]}),
         at("one", row={"parts": ["set", []]}),
     ),
+    "a friend, who is changed": (
+        at("two", row={"friends": ["uuid", "p"]}),
+        at("p", row={"n": 1}),
+    ),
+    "a friend for a while, who is deleted": (
+        [
+            [at("two", row={"friends": ["uuid", "p"]})],
+            [at("two", row={"friends": ["set", []]})],
+        ],
+        at("one", row={"parts": ["set", []]}),
+    ),
+    "a name for a while": (
+        [
+            [{**named("a"), "uuid": NEW[1]}],
+            [
+                {
+                    "op": "update",
+                    "table": "Named",
+                    "where": [["_uuid", "==", NEW]],
+                    "row": {"name": "b"},
+                }
+            ],
+        ],
+        named("a"),
+    ),
     "a friend who is not there yet": (
         {"op": "insert", "table": "T", "row": {"n": 7, "friends": NEW}},
         [
@@ -232,7 +253,8 @@ def test_what_has_to_do_with_what(name):
         _with_uuids(each if isinstance(each, list) else [each], uuids)
         for each in (APART | OVERLAPPING)[name]
     )
-    servers.write(own)
+    for operations in own if isinstance(own[0], list) else [own]:
+        servers.write(operations)
     assert servers.waiting
     servers.write_elsewhere(others)
     assert (servers.n_stayed == 1) == (name in APART)

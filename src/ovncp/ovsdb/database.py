@@ -20,7 +20,7 @@ from ovncp.ovsdb.replay import Inapplicable, precommit, replay
 from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.ovsdb.table import Table
-from ovncp.ovsdb.transaction import Transaction
+from ovncp.ovsdb.transaction import Transaction, footprint
 
 
 class Client(Protocol):
@@ -69,18 +69,11 @@ class Commit:
 
     @property
     def footprint(self) -> set[str] | None:
-        """The uuids of all rows that have to do with how it came out.
-
-        None if that may depend on others, as on whether anything refers to what it deleted.
-        """
-        transaction = self.transaction
-        if self.looked_up is None or transaction.deleted or transaction.has_dropped:
-            return None
-        return _touched(transaction).union(self.looked_up)
-
-
-def _touched(transaction: Transaction) -> set[str]:
-    return {change.row.uuid for change in transaction.changes}
+        """The uuids of all rows that have to do with how it came out, None if it may be others."""
+        uuids = None if self.looked_up is None else footprint(self.transaction)
+        if uuids is not None and self.looked_up:
+            uuids.update(self.looked_up)
+        return uuids
 
 
 class Settings(NamedTuple):
@@ -285,26 +278,26 @@ class Database:
         return uuids
 
     def replay_beneath(
-        self, json: Any, data: bytes, footprint: set[str]
+        self, json: Any, data: bytes, uuids: set[str]
     ) -> tuple[list[Change], Sequence[Notification]]:
         """As `replay`, of an entry that comes before all that is not settled, which stays.
 
-        `footprint` is that of what is not settled. An entry which, applied on top of that, touches
+        `uuids` is the footprint of that. An entry which, applied on top of that, touches
         none of its rows and breaks no rule would have left it as it is. Raises Overlap for any
         other one, and then has changed nothing.
         """
         try:
             transaction = replay(Entry(json), self.tables, self.new_version, converting=False)
             # Here as well, since what comes out as it was before is not among the changes later.
-            self._check_apart(transaction, footprint)
+            self._check_apart(transaction, uuids)
             precommit(transaction, self.new_version)
         except OvsdbError as error:
             raise Overlap(str(error)) from error
-        self._check_apart(transaction, footprint)
+        self._check_apart(transaction, uuids)
         return self._show_replayed(transaction, data)
 
-    def _check_apart(self, transaction: Transaction, footprint: set[str]) -> None:
-        if not footprint.isdisjoint(_touched(transaction)):
+    def _check_apart(self, transaction: Transaction, uuids: set[str]) -> None:
+        if not uuids.isdisjoint([change.row.uuid for change in transaction.changes]):
             transaction.abort()
             raise Overlap
 

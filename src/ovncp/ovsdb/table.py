@@ -71,7 +71,8 @@ class Table:
     """A table of a database.
 
     `indexes` has a dict for each index of the schema, from the indexed values to the row, and
-    `index_keys` the functions that yield these of a row's values.
+    `index_keys` the functions that yield these of a row's values; `key_places` has the places of
+    all columns of indexes.
     `referrers` has, for each uuid that weak references point at, the rows that hold them with
     their table and the number of references. `changes` are those of the transaction at hand.
     """
@@ -84,6 +85,7 @@ class Table:
         "index_keys",
         "indexes",
         "invalid_defaults",
+        "key_places",
         "name",
         "referrers",
         "rows",
@@ -103,6 +105,7 @@ class Table:
         self.indexes: list[dict[Any, Row]] = [{} for _ in schema.indexes]
         self.referrers: dict[str, dict[Row, tuple[Table, int]]] = {}
         self.index_keys = [_index_key(columns) for columns in schema.indexes]
+        self.key_places = {column.index for columns in schema.indexes for column in columns}
         self.strong = References()
         self.weak = References()
         self.defaults = [column.type.default for column in schema.columns.values()]

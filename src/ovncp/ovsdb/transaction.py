@@ -153,6 +153,25 @@ def _restore(change: Change) -> None:
         change.table.rows[row.uuid] = row
 
 
+def footprint(transaction: Transaction) -> set[str] | None:
+    """The uuids of the rows that a committed transaction touched, or newly refers to.
+
+    None if what it did may depend on other rows: on whether one refers to what it deleted, has the
+    key that it gave up, or is the one to which it could not refer.
+    """
+    uuids: set[str] = set()
+    if transaction.deleted or transaction.has_dropped:
+        return None
+    for change in transaction.changes:
+        table = change.table
+        if change.old is not None and any(place in table.key_places for place in change.columns):
+            return None
+        uuids.add(change.row.uuid)
+        for reference in table.weak.touched_by(change):
+            uuids.update(_reference_difference(change, reference)[1])
+    return uuids
+
+
 def find_changes(transaction: Transaction) -> None:
     """Find out which columns differ, and drop the rows of which none does."""
     changes: list[Change] = []

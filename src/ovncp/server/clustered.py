@@ -2,7 +2,8 @@
 
 Every server takes reads and writes. What executed is proposed as the next entries of the log, on
 condition that nobody else's came before: then all of it saw everything that had happened, and it is
-answered. Otherwise it is taken back, the entries of the others are applied, and it executes again.
+answered. Otherwise the entries of the others are applied beneath it; or, if they have to do with
+it, it is taken back, and executes again after them.
 What changes nothing is confirmed by the log in the same way, so that all servers together behave
 as one (strict serialisability).
 
@@ -16,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 from ovncp.log.base import (
     Compacted,
@@ -28,11 +29,12 @@ from ovncp.log.base import (
     OutcomeUnknown,
 )
 from ovncp.log.engine import EngineError, SharedLog
-from ovncp.ovsdb.database import Database
+from ovncp.ovsdb.database import Database, Overlap
 from ovncp.ovsdb.errors import OvsdbError
 from ovncp.ovsdb.execution import only_reads
 from ovncp.ovsdb.monitor import Notification
 from ovncp.ovsdb.replay import Inapplicable
+from ovncp.ovsdb.row import Change
 from ovncp.ovsdb.schema import DatabaseSchema
 from ovncp.server.clock import Clock
 from ovncp.server.coverage import COUNTERS, define
@@ -48,6 +50,7 @@ define(
     "log_conflict",
     "log_outcome_unknown",
     "log_entry_of_others",
+    "log_overlap",
     "log_reload",
 )
 
@@ -61,6 +64,9 @@ _DOUBT_SECONDS: Final = 1.0
 """How long after it answered a read without confirming it the server shows that it is cut off."""
 
 _ENTRIES_PER_SLICE: Final = 50
+
+_CAUTIOUS_TURNS: Final = 16
+"""For how many turns nothing executes ahead of them, after something did so in vain."""
 
 
 class Clustered(Runner):
@@ -99,6 +105,11 @@ class Clustered(Runner):
         # loop's clock, and for how many seconds the latest batch then took.
         self._is_paused = False
         self._began = 0.0
+        # What is to execute again after the entries that are just applied, and the footprint of
+        # what is not to unless they overlap with it.
+        self._again: list[Transact] = []
+        self._footprint: set[str] | None = None
+        self._n_cautious_turns = 0
         self._took_s = 0.0
         # When the engine was last known to be in reach, on that clock.
         self._reached = 0.0
@@ -180,8 +191,7 @@ class Clustered(Runner):
 
     def transact(self, request: Transact) -> None:
         if self._flushing is None and self._is_others_turn and not only_reads(request.operations):
-            # It would only execute again, on top of what the others append.
-            self._pause()
+            self._hold_back()
             self._start_to_flush()
         super().transact(request)
 
@@ -194,14 +204,14 @@ class Clustered(Runner):
         turns = self.shared_log.turns
         while True:
             if self._is_others_turn and self._has_to_store():
-                self._pause()
+                self._hold_back()
                 COUNTERS["log_gave_way"] += 1
                 await turns.take(self._took_s)
                 await self._catch_up_if_behind()
             self._resume()
             if self._executed:
                 if turns.is_contested:
-                    self._pause()
+                    self._hold_back()
                 await self._flush_batch()
             elif turns.has_asked:
                 await turns.end()
@@ -213,10 +223,11 @@ class Clustered(Runner):
         """Whether there is something to store, as far as can be known."""
         return bool(self._deferred) or any(map(is_stored, self._executed))
 
-    def _pause(self) -> None:
-        """Let nothing execute, as others append before it can be stored."""
-        self._exclusive += not self._is_paused
-        self._is_paused = True
+    def _hold_back(self) -> None:
+        """Let nothing execute if that is likely to be in vain, as others append before it."""
+        if self._n_cautious_turns:
+            self._exclusive += not self._is_paused
+            self._is_paused = True
 
     def _resume(self) -> None:
         """Execute what has come meanwhile."""
@@ -258,11 +269,12 @@ class Clustered(Runner):
                 failure = error
         self._took_s = asyncio.get_running_loop().time() - self._began
         if failure is None:
+            self._n_cautious_turns -= self._n_cautious_turns > 0
             self._settle(batch)
         elif isinstance(failure, Conflict):
             COUNTERS["log_conflict"] += 1
             # It would execute in vain if it is others' turn, which is known afterwards.
-            self._pause()
+            self._hold_back()
             await asyncio.gather(self.shared_log.turns.ask(self._took_s), self._catch_up())
         elif isinstance(failure, OutcomeUnknown):
             self._put_aside(batch, failure)
@@ -352,12 +364,15 @@ class Clustered(Runner):
             self._lose(failure)
 
     async def _apply_all(self) -> None:
-        """Apply all entries that follow on what is durable; the rest executes again afterwards.
+        """Apply all entries that follow on what is durable.
 
+        What is not durable executes again afterwards, unless they have nothing to do with it.
         Raises LogError; what was applied until then stays.
         """
-        requests = self._take_back()
         self._exclusive += 1
+        self._footprint = self._footprint_of_executed()
+        if self._footprint is None:
+            self._take_back_for_later()
         changed: set[str] = set()
         # The engine is asked itself if that is to tell whether it is there.
         read = self.shared_log.read_known if self._lost is None else self.shared_log.read
@@ -365,13 +380,30 @@ class Clustered(Runner):
             async for batch in read(self._next_index()):
                 await self._replay_all(batch, changed)
             # What has not turned up by now never will, and may execute again.
-            requests[:0] = self._set_aside
+            self._again[:0] = self._set_aside
             self._set_aside = []
         finally:
             self._exclusive -= 1
-            self._execute_again(requests)
+            again, self._again = self._again, []
+            self._execute_again(again)
             self._follow_up(changed)
             self._drain()
+
+    def _footprint_of_executed(self) -> set[str] | None:
+        """See `Database.footprint`; None also if nothing executed, or something that only reads."""
+        executed = self._executed
+        if not executed or self._set_aside or any(r.outcome.commit is None for r in executed):
+            return None
+        return self.database.footprint
+
+    def _take_back_for_later(self) -> None:
+        """Have what is not durable execute again after the entries that are just applied."""
+        self._footprint = None
+        taken = self._take_back()
+        if any(map(is_stored, taken)):
+            COUNTERS["log_overlap"] += 1
+            self._n_cautious_turns = _CAUTIOUS_TURNS
+        self._again += taken
 
     async def _replay_all(self, batch: list[Entry], changed: set[str]) -> None:
         """Apply those of `batch` that are not yet, and add the tables that they change."""
@@ -392,7 +424,7 @@ class Clustered(Runner):
         COUNTERS["log_entry_of_others"] += 1
         self.index = entry.index
         try:
-            changes, notifications = self.database.replay(parse_entry(entry.data), entry.data)
+            changes, notifications = self._apply(parse_entry(entry.data), entry.data)
         except Inapplicable as error:
             # As everybody does who applies or opens the log.
             _LOG.warning("%s: entry %d is left out (%s)", self.name, entry.index, error)
@@ -401,6 +433,14 @@ class Clustered(Runner):
             self.index -= 1
             raise Corrupt(f"{self.name}: entry {entry.index} cannot be applied: {error}") from error
         return self._show(changes, notifications, before)
+
+    def _apply(self, json: Any, data: bytes) -> tuple[list[Change], Sequence[Notification]]:
+        if self._footprint is not None:
+            try:
+                return self.database.replay_beneath(json, data, self._footprint)
+            except Overlap:
+                self._take_back_for_later()
+        return self.database.replay(json, data)
 
     async def _reload(self) -> None:
         """Begin again from the log's snapshot, which is past what is here."""
