@@ -172,6 +172,8 @@ def test_bursts_that_come_to_all_servers_at_once_do_not_meet_each_time(start: St
     assert len(rows(servers[0])) == n_bursts * 3 * n_each
     # From the first burst on they know of each other; else two of them would conflict each time.
     assert sum(counter(server, "log_conflict") for server in servers) < n_bursts
+    # They have nothing to do with each other, so that each executes once.
+    assert sum(counter(server, "log_overlap") for server in servers) == 0
 
 
 def test_no_answer_is_ahead_of_what_its_client_was_told(start: Start) -> None:

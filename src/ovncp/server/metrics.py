@@ -262,8 +262,14 @@ METRICS: tuple[Metric | Distribution, ...] = (
     Metric(
         "ovncp_log_conflicts_total",
         "counter",
-        "Batches that executed again, as entries of another server came first.",
+        "Batches that were proposed again, as entries of another server came first.",
         _counter("log_conflict"),
+    ),
+    Metric(
+        "ovncp_log_overlaps_total",
+        "counter",
+        "Batches that executed again, as entries of another server had to do with them.",
+        _counter("log_overlap"),
     ),
     Metric(
         "ovncp_log_unknown_outcomes_total",
