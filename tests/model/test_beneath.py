@@ -163,6 +163,7 @@ def named(name: str) -> dict[str, Any]:
     return {"op": "insert", "table": "Named", "row": {"name": name}}
 
 
+# What is written here, and what elsewhere.
 APART = {
     "a new row beside a new row": (INSERT, INSERT),
     "a new row beside a change": (INSERT, at("one", row={"n": 1})),
@@ -170,6 +171,7 @@ APART = {
     "a new row beside a deletion": (INSERT, at("two", op="delete")),
     "other names": (named("a"), named("b")),
 }
+# What is written here, what elsewhere, and perhaps what is there before.
 OVERLAPPING = {
     "changes of one row": (at("one", row={"n": 1}), at("one", row={"n": 2})),
     "the same change of one row": (at("one", row={"n": 1}), at("one", row={"n": 1})),
@@ -190,6 +192,11 @@ OVERLAPPING = {
     "the same uuid": ({**INSERT, "uuid": NEW[1]}, {**named("a"), "uuid": NEW[1]}),
     "the last row that there is room for": ([INSERT, INSERT], INSERT),
     "the last reference removed, and the row kept by another": (
+        at("one", row={"parts": ["set", []]}),
+        at("two", row={"parts": ["uuid", "p"]}),
+    ),
+    "one of two references each": (
+        at("two", row={"parts": ["set", []]}),
         at("one", row={"parts": ["set", []]}),
         at("two", row={"parts": ["uuid", "p"]}),
     ),
@@ -249,10 +256,13 @@ def servers_with_rows() -> tuple[Servers, dict[str, str]]:
 @pytest.mark.parametrize("name", [*APART, *OVERLAPPING])
 def test_what_has_to_do_with_what(name):
     servers, uuids = servers_with_rows()
-    own, others = (
+    own, others, *before = (
         _with_uuids(each if isinstance(each, list) else [each], uuids)
         for each in (APART | OVERLAPPING)[name]
     )
+    for operations in before:
+        servers.write(operations)
+        servers.store()
     for operations in own if isinstance(own[0], list) else [own]:
         servers.write(operations)
     assert servers.waiting
