@@ -108,6 +108,31 @@ def test_one_that_was_away_too_long_begins_again(wired: tuple[Wired, Server]) ->
     assert resume(cut_off.server)[1] == resume(other)[1]
 
 
+def test_what_is_asked_while_it_begins_again_builds_on_what_it_reads(
+    wired: tuple[Wired, Server],
+) -> None:
+    cut_off, other = wired
+    cut_off.do(Wire.cut)
+    # So many that reading them takes its time.
+    many = [{"op": "insert", "table": "T", "row": {"k": f"many {n}"}} for n in range(30_000)]
+    other.client(timeout=PATIENCE_S).transact("D", *many)
+    fill(other, 30)
+    other.appctl("ovsdb-server/compact")
+    client = cut_off.server.client(timeout=PATIENCE_S)
+    cut_off.do(Wire.mend)
+    ids = {}
+    while not counter(cut_off.server, "log_reload") or len(ids) % 100:
+        key = f"asked {len(ids)}"
+        insert = {"op": "insert", "table": "T", "row": {"k": key}}
+        ids[key] = client.start("transact", ["D", insert])
+        time.sleep(0.002)
+    stored = {key for key, id in ids.items() if "error" not in client.reply(id)["result"][-1]}
+    assert stored
+    found = rows(other)
+    assert {key for key in found if key.startswith("asked")} == stored
+    assert rows(cut_off.server) == found
+
+
 def test_two_who_are_told_at_once_do_it_once(start: Start) -> None:
     servers = start(2, **NOTHING_KEPT)
     fill(servers[0], 30)

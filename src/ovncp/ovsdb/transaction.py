@@ -154,7 +154,7 @@ def _restore(change: Change) -> None:
 
 
 def footprint(transaction: Transaction) -> set[str] | None:
-    """The uuids of the rows that a committed transaction touched, or newly refers to.
+    """The uuids of the rows that a committed transaction touched, or began or ended to refer to.
 
     None if what it did may depend on other rows: on whether one refers to what it deleted, has the
     key that it gave up, or is the one to which it could not refer.
@@ -168,7 +168,7 @@ def footprint(transaction: Transaction) -> set[str] | None:
             return None
         uuids.add(change.row.uuid)
         for reference in table.weak.touched_by(change):
-            uuids.update(_reference_difference(change, reference)[1])
+            uuids.update(*_reference_difference(change, reference))
     return uuids
 
 

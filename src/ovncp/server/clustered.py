@@ -129,8 +129,9 @@ class Clustered(Runner):
         """Take part in the cluster from now on."""
         loop = asyncio.get_running_loop()
         self._following = loop.create_task(self._follow())
-        self._following.add_done_callback(end_if_failed)
         self._probing = loop.create_task(self._probe())
+        for task in (self._following, self._probing):
+            task.add_done_callback(end_if_failed)
 
     # What `_Server` shows
 
@@ -390,9 +391,12 @@ class Clustered(Runner):
             self._drain()
 
     def _footprint_of_executed(self) -> set[str] | None:
-        """See `Database.footprint`; None also if nothing executed, or something that only reads."""
-        executed = self._executed
-        if not executed or self._set_aside or any(r.outcome.commit is None for r in executed):
+        """See `Database.footprint`; None also if nothing executed, or something that only reads.
+
+        Or if a lock is asserted: it may have been others' when they wrote, and be ours again.
+        """
+        outcomes = [request.outcome for request in self._executed]
+        if not outcomes or self._set_aside or any(o.commit is None or o.asserted for o in outcomes):
             return None
         return self.database.footprint
 
@@ -447,6 +451,8 @@ class Clustered(Runner):
         COUNTERS["log_reload"] += 1
         old = self.database
         requests = self._take_back()
+        # What executed on the old one meanwhile would be stored as if it had on the new one.
+        self._exclusive += 1
         try:
             database, index = await open_database(self.shared_log, old.new_uuid, old.settings)
         except (LogError, OvsdbError) as error:
@@ -458,8 +464,10 @@ class Clustered(Runner):
             self.database, self.index = database, index
             self.replaced(self)
             self._find()
+        self._exclusive -= 1
         self._execute_again(requests)
         self._follow_up(set(self.database.tables))
+        self._drain()
 
     # Reading what is current
 
@@ -472,6 +480,7 @@ class Clustered(Runner):
         self._unconfirmed.append(action)
         if self._confirming is None:
             self._confirming = asyncio.get_running_loop().create_task(self._confirm())
+            self._confirming.add_done_callback(end_if_failed)
 
     def is_latest(self, later: Callable[[], None]) -> bool:
         """See `Runner.is_latest`: not of a server that is cut off."""
