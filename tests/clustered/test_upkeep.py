@@ -119,6 +119,8 @@ def test_what_is_asked_while_it_begins_again_builds_on_what_it_reads(
     fill(other, 30)
     other.appctl("ovsdb-server/compact")
     client = cut_off.server.client(timeout=PATIENCE_S)
+    # Else it is disconnected, as the database might have another schema.
+    client.request("set_db_change_aware", [True])
     cut_off.do(Wire.mend)
     ids = {}
     while not counter(cut_off.server, "log_reload") or len(ids) % 100:
