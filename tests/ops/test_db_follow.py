@@ -189,18 +189,20 @@ def test_what_is_still_written_after_the_end_is_found(etcd: EtcdCluster) -> None
 
 def test_a_cluster_with_clients_is_not_at_its_end(cluster: CCluster, etcd: EtcdCluster) -> None:
     _, host, port = cluster.endpoints[cluster.wait_for_leader()].split(":")
-    writer = Writer("writer", [(host, int(port))])
-    writer.start()
-    status, deadline = 0, time.monotonic() + PATIENCE_S
-    # On a busy machine the writer may stand still for as long as it is looked at.
+    writers = [Writer(f"writer {n}", [(host, int(port))]) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    status, deadline = 0, time.monotonic() + 2 * PATIENCE_S
+    # On a busy machine all of them may stand still for as long as it is looked at.
     while status != 2:
         assert time.monotonic() < deadline
         with Import(cluster.remote, new_url(etcd)) as importing:
             importing.wait_for("following")
-            writer.wait_for(20)
+            writers[0].wait_for(20)
             importing.end()
             status, output, complaint = importing.result()
-    writer.end()
+    for writer in writers:
+        writer.end()
     assert status == 2 and "complete" not in output
     assert "somebody still writes to it" in complaint
 
