@@ -114,7 +114,7 @@ def test_what_is_asked_while_it_begins_again_builds_on_what_it_reads(
     cut_off, other = wired
     cut_off.do(Wire.cut)
     # So many that reading them takes its time.
-    many = [{"op": "insert", "table": "T", "row": {"k": f"many {n}"}} for n in range(30_000)]
+    many = [{"op": "insert", "table": "T", "row": {"k": f"many {n}"}} for n in range(10_000)]
     other.client(timeout=PATIENCE_S).transact("D", *many)
     fill(other, 30)
     other.appctl("ovsdb-server/compact")
