@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from ovncp.ovsdb.atom import Symbols
-from ovncp.ovsdb.condition import Condition, matches_all
+from ovncp.ovsdb.condition import Condition, matches_all, uuid_in
 from ovncp.ovsdb.errors import OvsdbError, syntax_error
 from ovncp.ovsdb.row import Change, Row
 from ovncp.ovsdb.schema import UUID, VERSION, Column, TableSchema
@@ -171,14 +171,15 @@ class Table:
 
     def _candidates(self, clauses: Condition) -> list[Row]:
         """Few rows that hold all those that satisfy `clauses`: an equality is a look-up."""
+        uuid = uuid_in(clauses)
+        if uuid is not None:
+            row = self.rows.get(uuid)
+            return [] if row is None else [row]
         equal = {
             clause.column.index: clause.arg
             for clause in clauses
             if clause.column is not None and clause.function == "=="
         }
-        if UUID in equal:
-            row = self.rows.get(equal[UUID])
-            return [] if row is None else [row]
         for number, columns in enumerate(self.schema.indexes):
             if all(column.index in equal for column in columns):
                 return self._indexed(number, equal)

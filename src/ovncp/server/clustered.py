@@ -270,7 +270,7 @@ class Clustered(Runner):
                 failure = error
         self._took_s = asyncio.get_running_loop().time() - self._began
         if failure is None:
-            self._n_cautious_turns -= self._n_cautious_turns > 0
+            self._n_cautious_turns = max(0, self._n_cautious_turns - 1)
             self._settle(batch)
         elif isinstance(failure, Conflict):
             COUNTERS["log_conflict"] += 1
