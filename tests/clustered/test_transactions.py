@@ -176,6 +176,26 @@ def test_bursts_that_come_to_all_servers_at_once_do_not_meet_each_time(start: St
     assert sum(counter(server, "log_overlap") for server in servers) == 0
 
 
+def test_what_asserts_a_lock_executes_after_what_others_wrote(start: Start) -> None:
+    """Others may have had the lock when they wrote, and whoever asks has it again."""
+    servers = start(3)
+    clients = [server.client(timeout=PATIENCE_S) for server in servers]
+    assert clients[0].request("lock", ["l"])["result"] == {"locked": True}
+    asserts = {clients[0]: [{"op": "assert", "lock": "l"}]}
+    for burst in range(12):
+        ids = []
+        for i in range(20):
+            for number, client in enumerate(clients):
+                operations = [*asserts.get(client, []), _insert(f"{burst}-{number}-{i}")]
+                ids.append((client, client.start("transact", ["D", *operations])))
+        for client, id in ids:
+            assert "error" not in client.reply(id)["result"][-1]
+    assert len(rows(servers[0])) == 12 * 3 * 20
+    # Only its server takes back what it executed, as the others' have nothing to do with anything.
+    assert counter(servers[0], "log_overlap")
+    assert not any(counter(server, "log_overlap") for server in servers[1:])
+
+
 def test_no_answer_is_ahead_of_what_its_client_was_told(start: Start) -> None:
     """Neither of its own writes nor of others', while servers take turns."""
     servers = start(3)
