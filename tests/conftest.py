@@ -3,9 +3,17 @@
 The programs that they start take signals as usual: a run that was started by `nohup`, or in the
 background, ignores some, and so would every program. The examples of a property are the same each
 time, unless tests/examples.py is asked for others, and none is too slow.
+
+Their files are in memory, where that is plenty: a disk that others use makes a write wait for
+seconds now and then, which is not what any test is about.
 """
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.internal.conjecture import providers
@@ -27,6 +35,25 @@ settings.load_profile("unhurried")
 # then, which are others in each process of a run, in a compiled copy and on another path.
 if not FACTOR:
     providers._get_local_constants = providers.Constants
+
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 12 << 30
+
+
+def _has_room() -> bool:
+    sizes = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())
+    return (
+        _MEMORY.is_dir()
+        and min(shutil.disk_usage(_MEMORY).free, int(sizes["MemAvailable:"]) << 10) >= _ROOM_BYTES
+    )
+
+
+# The processes of a run have the TMPDIR of the one that started them.
+if "TMPDIR" not in os.environ and _has_room():
+    _directory = tempfile.mkdtemp(prefix="t-", dir=_MEMORY)
+    Path(_directory).chmod(0o755)
+    atexit.register(shutil.rmtree, _directory, ignore_errors=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = _directory
 
 for _number, _usual in (
     (signal.SIGHUP, signal.SIG_DFL),

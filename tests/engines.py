@@ -339,6 +339,8 @@ class Postgres:
                     *("-p", str(self._port), "-k", str(self._directory)),
                     *("-c", f"listen_addresses={self._place.address}"),
                     *("-c", "shared_buffers=16MB"),
+                    # In the data folder, and gone with it, also when it was killed.
+                    *("-c", "dynamic_shared_memory_type=mmap"),
                     *options,
                 ],
                 env=os.environ | self._place.environment,

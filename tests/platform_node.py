@@ -26,11 +26,14 @@ def databases(kind: str, **options: Any) -> Server:
 
 @contextmanager
 def northd(server: Server) -> Iterator[None]:
-    """A real ovn-northd between the databases of `server`."""
+    """A real ovn-northd between the databases of `server`, which has made the rows of its own."""
     command = ["ovn-northd", f"--ovnnb-db={server.remote}", f"--ovnsb-db={server.remote}"]
     command += ["-vconsole:off", f"--unixctl={server.directory}/northd.ctl"]
+    no_row = {"op": "wait", "table": "NB_Global", "where": [], "columns": ["name"]}
+    until_made = no_row | {"until": "!=", "rows": [], "timeout": 60_000}
     with subprocess.Popen(command, env=server.env) as process:
         try:
+            assert server.client(timeout=70).transact("OVN_Northbound", until_made) == [{}]
             yield
         finally:
             process.kill()

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from interop.programs import wait_for
 from platform_node import Node, databases, names, northd
 from servers import Server
 
@@ -197,10 +196,9 @@ def alive(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node in front of databases between which a real ovn-northd works."""
     with (
         databases(request.param) as server,
-        Node(server.remote, server.remote) as node,
         northd(server),
+        Node(server.remote, server.remote) as node,
     ):
-        wait_for(lambda: node.get("/db/nb/NB_Global")["items"], "ovn-northd")
         yield node
 
 

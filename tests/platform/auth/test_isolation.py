@@ -6,7 +6,6 @@ A resource that is new has to be entered here, or the tests fail.
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from everybody import ALL, GLOBAL, OF_A, V1, WRITERS, Everybody, everybody
 from least_rows import LEAST
 from ovncp.ovn.resources import BY_NAME, RESOURCES, SOUTHBOUND
 from ovncp.ovn.tracer import Tracer
-from platform_node import databases
+from platform_node import databases, northd
 from servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -361,19 +360,10 @@ async def test_the_southbound_is_for_those_whose_network_it_is(world: World) -> 
 
 async def test_a_trace_shows_ones_own_part_of_the_way(tmp_path: Any) -> None:
     """By the real ovn-trace, of what the real ovn-northd makes."""
-    with databases("c") as server:
-        northd = subprocess.Popen(
-            ["ovn-northd", f"--ovnnb-db={server.remote}", f"--ovnsb-db={server.remote}",
-             f"--unixctl={tmp_path}/northd.ctl", f"--log-file={tmp_path}/northd.log",
-             "-vconsole:off"]
-        )  # fmt: skip
-        try:
-            async with everybody(server, tmp_path) as them:
-                them.node.tracer = Tracer([server.remote], [], 2, 10.0)
-                await check_traces(them)
-        finally:
-            northd.kill()
-            northd.wait()
+    with databases("c") as server, northd(server):
+        async with everybody(server, tmp_path) as them:
+            them.node.tracer = Tracer([server.remote], [], 2, 10.0)
+            await check_traces(them)
 
 
 async def check_traces(them: Everybody) -> None:

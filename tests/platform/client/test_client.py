@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    with databases("ovncp") as server, northd(server):
-        server.client().transact(
-            "OVN_Northbound", {"op": "insert", "table": "NB_Global", "row": {}}
-        )
-        with Node(server.remote, server.remote) as node:
-            yield node
+    with (
+        databases("ovncp") as server,
+        northd(server),
+        Node(server.remote, server.remote) as node,
+    ):
+        yield node
 
 
 @pytest.fixture(scope="module")

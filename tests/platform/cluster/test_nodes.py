@@ -320,7 +320,7 @@ class TestCache:
         value.gate.set()
         assert await slow == b"old"
         for node in (a, b):
-            assert await node.get("t", "switch:1") == b"new"
+            assert await node.fetch("t", "switch:1", 60, Value(b"new")) == b"new"
 
     async def test_a_new_node_heeds_what_was_invalidated_before(self, start, nodes):
         a, _ = nodes

@@ -52,11 +52,9 @@ def node() -> Iterator[Node]:
     operations[5]["path"] = "/switches/@app/acls"
     with (
         databases("ovncp") as server,
-        Node(server.remote, server.remote) as node,
         northd(server),
+        Node(server.remote, server.remote) as node,
     ):
-        # ovn-northd makes the row that is counted with, if nobody did before.
-        node.post("/db/nb/NB_Global", {})
         body = {"operations": operations, "wait": "sb"}
         assert node.post("/transactions", body, 200)["caught_up"]
         yield node
