@@ -31,6 +31,7 @@ from ovncp.server.tls import (
     client_context,
     save_ca_cert,
 )
+from ovncp.socket_path import socket_path
 
 _SOCKET_LOG = logging.getLogger("ovncp.socket_util")
 _UNIX_LOG = logging.getLogger("ovncp.stream_unix")
@@ -41,7 +42,6 @@ _BAD_CLIENTS = RateLimit(per_minute=10, burst=25)
 DEFAULT_PORT = 6640
 _BACKLOG = 4096
 _SOCKET_FILE_MODE = 0o770
-_LONGEST_SOCKET_PATH = 107  # bytes, in a struct sockaddr_un
 _ACCEPTS_PER_TURN = 32
 _ACCEPT_PAUSE_SEC = 1.0  # after accept() failed, for want of descriptors most likely
 _HANDSHAKE_SEC = 30.0
@@ -220,7 +220,7 @@ async def connect(
         sock = socket.socket(fileno=target.port)
         return (await loop.create_unix_connection(factory, sock=sock))[0]
     if target.kind == "unix":
-        with _socket_path(target.path) as path:
+        with socket_path(target.path) as path:
             return (await loop.create_unix_connection(factory, path))[0]
     context = await _client_context(target, tls()) if target.is_tls else None
     sock = await _connected_socket(target, dscp)
@@ -330,7 +330,7 @@ def _bound_unix_socket(path: str) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.fchmod(sock.fileno(), _SOCKET_FILE_MODE)  # the file's mode, for bind() on Linux
-        with _socket_path(path) as short:
+        with socket_path(path) as short:
             sock.bind(short)
         sock.listen(_BACKLOG)  # at once: who waits for the file connects as soon as it is there
         sock.setblocking(False)
@@ -339,19 +339,6 @@ def _bound_unix_socket(path: str) -> socket.socket:
         _UNIX_LOG.error("%s: binding failed: %s", path, error.strerror)
         raise
     return sock
-
-
-@contextlib.contextmanager
-def _socket_path(path: str) -> Iterator[str]:
-    """A name for `path` that fits a socket address: itself, or through its open directory."""
-    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
-        yield path
-        return
-    directory = os.open(os.path.dirname(path) or ".", os.O_DIRECTORY | os.O_RDONLY)
-    try:
-        yield f"/proc/self/fd/{directory}/{os.path.basename(path)}"
-    finally:
-        os.close(directory)
 
 
 async def _accept_plain(sock: socket.socket, factory: Factory) -> None:

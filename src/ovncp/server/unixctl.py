@@ -17,6 +17,7 @@ import orjson
 
 from ovncp.server import coverage, dirs
 from ovncp.server.command import Command, CommandError, Handler
+from ovncp.socket_path import socket_path
 from ovncp.wire.json_stream import JsonError, JsonStream
 
 _MAX_REQUEST_BYTES = 16 << 20
@@ -228,18 +229,16 @@ def bind_unix(path: str) -> socket.socket:
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY)
     result = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o077)
     os.umask(umask | 0o007)
     try:
-        short = f"/proc/self/fd/{directory}/{os.path.basename(path)}"
-        result.bind(path if len(os.fsencode(path)) < 108 else short)
+        with socket_path(path) as short:
+            result.bind(short)
         result.listen()  # at once: who waits for the file connects as soon as it is there
     except OSError:
         result.close()
         raise
     finally:
         os.umask(umask)
-        os.close(directory)
     return result

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from ovncp.socket_path import socket_path
 from ovncp.wire.client import Answer, ClientConnection
 from ovncp.wire.json_stream import JsonError
 from ovncp.wire.jsonrpc import InvalidMessage
@@ -66,7 +67,8 @@ def _ask(path: Path) -> str:
     rpc.request("metrics/show", [], None)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(_SECONDS)
-        sock.connect(str(path))
+        with socket_path(str(path)) as short:
+            sock.connect(short)
         sock.sendall(b"".join(rpc.output))
         while data := sock.recv(1 << 16):
             for event in rpc.receive(data):
