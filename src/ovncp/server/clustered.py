@@ -251,8 +251,15 @@ class Clustered(Runner):
 
     async def _answer_reads(self, batch: list[Transact]) -> None:
         """Answer what changes nothing, as of when all is applied that was durable at the call."""
-        if self._lost is None:
-            await asyncio.gather(self.see_all(), self.shared_log.turns.end())
+        if self._lost is not None:
+            self._settle_reads(batch)
+            return
+        await asyncio.gather(self.see_all(), self.shared_log.turns.end())
+        # Whoever applies entries has them execute again, so it is to be done with that.
+        async with self._turn:
+            self._settle_reads(batch)
+
+    def _settle_reads(self, batch: list[Transact]) -> None:
         self._doubt()
         # Some of it may wait or change something by now, as entries of others were applied.
         asked = set(batch)
