@@ -9,6 +9,7 @@ seconds now and then, which is not what any test is about.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -62,3 +63,8 @@ for _number, _usual in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test is there until the last; it is not looked at again."""
+    gc.freeze()

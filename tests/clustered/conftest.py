@@ -27,6 +27,12 @@ SCHEMA = {
     },
 }
 
+
+def create(url: str) -> None:
+    """Make the log: with the engine's own patience, whatever the servers' is to be."""
+    asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+
+
 Start = Callable[..., list[Server]]
 """Starts so many servers over a new log, with these parameters in its location."""
 
@@ -62,8 +68,9 @@ def starting(engine: EtcdCluster | Postgres) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def start(n_servers: int, **parameters: object) -> list[Server]:
-            url = engine.url(database=secrets.token_hex(4), **parameters)
-            asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+            name = secrets.token_hex(4)
+            create(engine.url(database=name))
+            url = engine.url(database=name, **parameters)
             return [
                 stack.enter_context(Server("ovncp", options=[url], tcp=True))
                 for _ in range(n_servers)
@@ -82,8 +89,9 @@ def wired(engine: EtcdCluster | Postgres) -> Iterator[tuple[Wired, Server]]:
 @contextlib.contextmanager
 def wired_over(engine: EtcdCluster | Postgres) -> Iterator[tuple[Wired, Server]]:
     """A server with a wire of its own, and another one that keeps no entries."""
-    url = engine.url(database=secrets.token_hex(4), timeout_ms=TIMEOUT_MS, keep_s=0, keep_mb=0)
-    asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+    name = secrets.token_hex(4)
+    create(engine.url(database=name))
+    url = engine.url(database=name, timeout_ms=TIMEOUT_MS, keep_s=0, keep_mb=0)
     with contextlib.ExitStack() as stack:
         wired = Wired(engine, url)
         stack.callback(wired.close)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import secrets
 import signal
 import time
@@ -12,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clustered.conftest import SCHEMA, on_every_etcd
+from clustered.conftest import create, on_every_etcd
 from clustered.rows import PATIENCE_S, counter, put, resume, rows, wait_until_seen
 from clustered.wired import (
     TIMEOUT_MS,
@@ -23,7 +21,6 @@ from clustered.wired import (
 )
 from engines import EtcdCluster, Postgres
 from ovncp.log.contract.wire import Wire
-from ovncp.log.registry import engine as engine_of
 from servers import Client, Server
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
@@ -34,8 +31,9 @@ class Cut:
 
     def __init__(self, engine: EtcdCluster | Postgres) -> None:
         self.engine = engine
-        url = engine.url(database=secrets.token_hex(4), timeout_ms=TIMEOUT_MS)
-        asyncio.run(engine_of(url).create(url, json.dumps(SCHEMA).encode()))
+        name = secrets.token_hex(4)
+        create(engine.url(database=name))
+        url = engine.url(database=name, timeout_ms=TIMEOUT_MS)
         self.servers = [Server("ovncp", options=[url]) for _ in range(2)]
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ KINDS = {
 """The bench of each kind."""
 
 # Long enough for a machine that is busy, short enough for the cases that wait for it to be over.
-TIMEOUT_MS = 3000
+TIMEOUT_MS = 6000
 
 
 @pytest.fixture
