@@ -447,9 +447,15 @@ class PostgresStandby(Postgres):
         self._run("pg_ctl", "promote")
 
 
+# Nobody kills a member, and who does nothing is to take little of the machine.
+_CALM = ("--heartbeat-interval=400", "--election-timeout=2000")
+
+
 @functools.cache
 def shared(name: str) -> EtcdCluster | Postgres:
     """The engine "postgresql", or one of ETCDS, that tests of this process share and none harms."""
     ending = contextlib.ExitStack()
     atexit.register(ending.close)
-    return ending.enter_context(Postgres() if name == "postgresql" else EtcdCluster(engine=name))
+    if name == "postgresql":
+        return ending.enter_context(Postgres())
+    return ending.enter_context(EtcdCluster(engine=name, options=_CALM))

@@ -125,9 +125,10 @@ class Writer(Session):
     def work(self, client: Client) -> None:
         if self._open is not None and self._is_there(client, self._open):
             self.note(self._open)
+        row = f"{self.name} {len(self.stored)}"
         # A follower of C's may not know yet that it was stored: then this fails, and we look again.
-        only_if_not_stored = self._guard() if self._open is not None else []
-        row = self._open = f"{self.name} {len(self.stored)}"
+        only_if_not_stored = [_until_absent(row)] if self._open is not None else []
+        self._open = row
         try:
             results = client.transact(NAME, *only_if_not_stored, *self._operations(row))
         except _LOST:
@@ -154,12 +155,6 @@ class Writer(Session):
             counting if number else first,
         ]
 
-    def _guard(self) -> list[dict[str, Any]]:
-        """What holds as long as no more is stored than is known."""
-        count = {"table": "Count", "where": [["writer", "==", self.name]], "columns": ["number"]}
-        rows = [{"number": len(self.stored)}] if self.stored else []
-        return [{"op": "wait", **count, "until": "==", "rows": rows, "timeout": 0}]
-
     @staticmethod
     def _is_there(client: Client, row: str) -> bool:
         select = {"op": "select", "table": "Row", "where": [["name", "==", row]]}
@@ -176,6 +171,12 @@ class Writer(Session):
         """The longest time without an answer of which a part was in this span, in seconds."""
         pairs = pairwise(self.answered)
         return max(later - earlier for earlier, later in pairs if later > start and earlier < end)
+
+
+def _until_absent(row: str) -> dict[str, Any]:
+    """What fails if the row is there."""
+    rows = {"table": "Row", "where": [["name", "==", row]], "columns": ["name"], "rows": []}
+    return {"op": "wait", **rows, "until": "==", "timeout": 0}
 
 
 class Watcher(Session):

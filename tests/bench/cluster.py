@@ -87,12 +87,17 @@ def throughputs(name: str, deployment: Deployment, share: float) -> list[Row]:
     if name == "C":
         ways = {"the leader": [leader], "a follower": [(leader + 1) % 3], **ways}
         del ways["one server of three"]
-    rates = _in_turn(deployment, ways, n_inserts, n_rounds)
+    rates: dict[str, list[float]] = {}
     if name != "C" and len(everybody) > 1:
-        # On this machine the others have no cores of their own.
+        # On this machine the others have no cores of their own. First, with no more rows than the
+        # file has when it is measured.
         for other in everybody[1:]:
             deployment.kill(other)
-        rates |= _in_turn(deployment, {"a server alone": [leader]}, n_inserts, n_rounds)
+        rates = _in_turn(deployment, {"a server alone": [leader]}, n_inserts, n_rounds)
+        for other in everybody[1:]:
+            deployment.start(other)
+        wait_until_usable(deployment)
+    rates |= _in_turn(deployment, ways, n_inserts, n_rounds)
     return [
         (name, to, *(f"{rate:,.0f}" for rate in (statistics.median(found), min(found), max(found))))
         for to, found in rates.items()
