@@ -38,8 +38,7 @@ TESTED_WITH = venv openssl ovsdb-server ovs-vsctl ovs-vswitchd vtep-ctl ovn-nbct
     ovn-controller ovn-ic ovn-controller-vtep etcd etcdctl postgres redis-server haproxy nginx \
     promtool docker-compose kubectl ip nft strace gcc
 LOCK = CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
-    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-    --build-deps-for=editable pyproject.toml
+    --no-emit-options --build-deps-for=editable pyproject.toml
 
 # The hot path, which mypyc can compile as it stands; src/ovncp/__init__.py finds the copy.
 HOT = ovncp/ovsdb/*.py ovncp/wire/json_stream.py ovncp/wire/json_strict.py ovncp/wire/jsonrpc.py ovncp/follow/following.py \
